@@ -1,4 +1,4 @@
-"""What happens in this process, for any number of readers that keep a cursor of their own. Bounded in memory."""
+"""Notices of this process, for any number of readers that keep a cursor of their own. Bounded in memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEEP = 10_000
 
 @dataclass(frozen=True)
 class RoundOver:
-    """A tick is over, and all that it had to tell comes before this."""
+    """A tick is over, and all its notices come before this."""
 
 
 Notice = Event | UgroError | RoundOver
@@ -59,7 +59,7 @@ class Bus:
         self._is_round_over = True
         self._rounds = 0
         self.troubles: list[UgroError] = []
-        """What was told in this round, and what of it stands since the one before."""
+        """Troubles reported in this round, those that last since the previous one included."""
 
     @property
     def cursor(self) -> int:
@@ -82,7 +82,7 @@ class Bus:
                 loop.call_soon_threadsafe(event.set)
 
     def tell(self, error: UgroError) -> None:
-        """Publish a trouble, unless it was told before in this round or the last one."""
+        """Publish a trouble, unless it was reported before in this round or the previous one."""
         if all(error.message != known.message for known in self.troubles):
             self.troubles.append(error)
             if error.message not in self._before:
@@ -90,7 +90,7 @@ class Bus:
                 self.publish(error)
 
     def end_round(self) -> None:
-        """Say that a tick is over, if it had anything to tell. Troubles that it did not have are new when they come."""
+        """Publish the end of a tick, if it had a notice. A trouble that it did not have is new when it comes again."""
         self._before, self.troubles = {error.message for error in self.troubles}, []
         self._rounds += 1
         if self._is_round_over:
@@ -99,7 +99,7 @@ class Bus:
             self.publish(RoundOver())
 
     def read(self, cursor: int) -> Batch:
-        """What happened from a cursor on; 0 for all that is kept."""
+        """Return the notices from a cursor on; 0 for all that are kept."""
         with self._lock:
             oldest = self._next - len(self._kept)
             notices = list(self._kept)[max(0, cursor - oldest) :]
@@ -108,13 +108,13 @@ class Bus:
         return Batch(notices, reached, missed, kept_since)
 
     async def next(self, cursor: int) -> Batch:
-        """The same once there is anything."""
+        """Wait for a notice from a cursor on, and return as `read` does."""
         await self._until(lambda: self._next > cursor)
         return self.read(cursor)
 
     @property
     def beat(self) -> int:
-        """A number that grows with each notice and each tick, also one that had nothing to tell."""
+        """A number that grows with each notice and each tick, also one without notices."""
         return self._next + self._rounds
 
     async def beats(self, beat: int) -> None:

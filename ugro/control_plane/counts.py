@@ -1,4 +1,4 @@
-"""What this process counted since it began: for people and their monitoring, never for a decision."""
+"""Counters of this process since it began: for users and their monitoring, never for a decision."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Counts:
 
     def __init__(self) -> None:
         self.ticks = Durations()
-        """Of the resident controller."""
+        """Durations of the resident controller's ticks."""
         self.node_errors: Tally[tuple[str, str]] = Tally()
         """Looks of ticks at nodes that failed, by node and code of the error."""
         self.ended: Tally[tuple[str, str]] = Tally()

@@ -32,11 +32,11 @@ USED_LATER = (
     "ugro.control_plane.failure_handler.watchdog.watch",
     "ugro.control_plane.metadata_store.removal",
 )
-"""What a tick imports when it first needs it; to import it takes as long as many ticks, and the event loop waits."""
+"""Modules that a tick imports when it first needs them: an import takes as long as many ticks, and the loop waits."""
 
 
 class Resident:
-    """Acts for one state directory until it is stopped. The caller sees to it that it is the only one."""
+    """Acts for one state directory until it is stopped. The caller ensures that it is the only one."""
 
     def __init__(self, store: MetadataStore, read_inventory: Callable[[], Inventory], every: float) -> None:
         """`read_inventory` is called in a thread before each tick; `every` is the seconds between two ticks."""
@@ -46,11 +46,11 @@ class Resident:
         self._woken = asyncio.Event()
         self._stopped = asyncio.Event()
         self.pool: Pool | None = None
-        """The connections, while it stays."""
+        """The connections, while the controller runs."""
         self.inventory: Inventory | None = None
-        """The inventory that ticks go by, once it stays."""
+        """The inventory that ticks use; None until the controller runs."""
         self.ticks = 0
-        """How many ticks are over."""
+        """Number of finished ticks."""
 
     def wake(self) -> None:
         """Have the next tick begin at once: a request came in. Called in the event loop."""

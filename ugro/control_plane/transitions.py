@@ -4,7 +4,7 @@ Each function is an edge and returns a `Change` for `store.jobs.save(*change)`. 
 it raises `ImpossibleTransition`, so that no record is written.
 
     submitted ─► QUEUED ◄─► HELD        QUEUED ─► STARTING ─► PLACED ─► RUNNING ◄─► UNKNOWN
-                   ▲                               │ a launch broke off before any node was told to start
+                   ▲                               │ a launch broke off before any node was asked to start
                    └───────────────────────────────┘
     STARTING, PLACED, RUNNING, UNKNOWN ─► FAILING ─► FAILED        RUNNING, UNKNOWN ─► SUCCEEDED
     every stage of a live job ─► CANCELLED                         every ended one ─► QUEUED, its next attempt
@@ -24,10 +24,10 @@ from ugro.common.models.job_state import JobState
 
 
 class Stage(StrEnum):
-    """Where a job is in its life: its state, and for some states what its record says beside.
+    """Stage of a job's life: its state, split for some states by other fields of its record.
 
-    `placed` is a starting job whose nodes may have been told to start, `failing` one on nodes whose first failure is
-    known: whatever else its nodes say, it does not run again.
+    `placed` is a starting job whose nodes may have been asked to start. `failing` is a job on nodes whose first failure
+    is known: whatever else its nodes report, it does not run again.
     """
 
     QUEUED = "queued"
@@ -86,7 +86,7 @@ EDGES: Mapping[EventKind, Mapping[Stage, Stage]] = {
     EventKind.RESUMED: dict.fromkeys(_ENDED, Stage.QUEUED),
     EventKind.RESTORED: _stay(*Stage),
 }
-"""Which event may change a job in which stage, and the stage it has afterwards. `submitted` makes a job: it is queued
+"""The stages in which an event may change a job, and the stage afterwards. `submitted` makes a job: it is queued
 or held. Events that are only noted (`Event.noted`) change no record, and are not here."""
 
 
@@ -103,7 +103,7 @@ class ImpossibleTransition(Exception):
 
 
 class Change(NamedTuple):
-    """A job's next record, and the event that tells of it."""
+    """A job's next record, and the event that reports it."""
 
     job: Job
     kind: EventKind
@@ -156,13 +156,13 @@ def set_up(job: Job, reason: str, message: str) -> Change:
 
 
 def set_meeting_point(job: Job, placement: Placement, now: float, message: str) -> Change:
-    """Record where the ranks of a job meet, before any node is told to start."""
+    """Record where the ranks of a job meet, before any node is asked to start."""
     met = job.changed(placement=placement, launched_at=job.launched_at or now)
     return _edge(job, met, EventKind.PLACED, message)
 
 
 def take_back(job: Job, taken_back: TakenBack, message: str) -> Change:
-    """Queue a job again whose launch was broken off before any node was told to start."""
+    """Queue a job again whose launch was broken off before any node was asked to start."""
     queued = job.changed(state=JobState.QUEUED, placement=None, ranks=(), reason="", taken_back=taken_back)
     return _edge(job, queued, EventKind.QUEUED, message)
 

@@ -1,4 +1,4 @@
-"""What is done for one job after an observation: brought to its nodes, followed, ended.
+"""Steps for one job after an observation: bring it to its nodes, follow it, end it.
 
 A step on nodes is alone with the job (`MetadataStore.alone_with`), and its process holds no other lock meanwhile. Each
 step may be cut short anywhere: the next one, of whichever process, continues from the record and the nodes' files.
@@ -46,10 +46,10 @@ LEFTOVER_GRACE = 3.0
 """The same for what a job that succeeded left running, once its `grace` is over."""
 
 ABANDON_WITHIN = 5.0
-"""Seconds beyond the grace that a node has to end a job which a person ends without the word of silent nodes."""
+"""Seconds beyond the grace that a node has to end a job which the user abandons on unreachable nodes."""
 
 LOOK_AGAIN_WITHIN = 15.0
-"""Seconds that a look may take at the nodes on which a job was just ended."""
+"""Seconds that an observation of the nodes on which a job was just ended may take."""
 
 GPU_FREE_WITHIN = 10.0
 """Seconds that the driver may take to give back the memory of ranks that ended."""
@@ -87,7 +87,7 @@ class JobSteps:
         self._on_sent = on_sent
         self.launcher = Launcher(store, engine, self._bring_checkpoint, on_sent)
         self.series = SeriesFeeds(store)
-        """What reads the series of trainings in the copies of logs."""
+        """The readers of the trainings' series in the copies of logs."""
         self._files = SeriesFiles(store, pool)
 
     async def act(self, action: OnNodes, seen: Observation) -> None:
@@ -118,7 +118,7 @@ class JobSteps:
         return False
 
     def end(self, job: Job, state: JobState, reason: str, news: str | None = None) -> None:
-        """Record the end of a job. `news` is what the timeline says where it has told the reason already."""
+        """Record the end of a job. `news` is the timeline's text where it has the reason already."""
         told = reason if news is None else news
         self.record(transitions.end(job, state, reason, self._clock.now(), told))
 
@@ -147,7 +147,7 @@ class JobSteps:
             await self._save(transitions.wait_for_leftovers(job, self._clock.now(), waits))
 
     async def waits_for_leftovers(self, job: Job, found: Assessment, seen: Observation) -> str:
-        """What a job whose ranks ended well left running, and until when it may; empty if nothing is waited for."""
+        """Return in words what a succeeded job left running, and until when it may; empty if it is not waited for."""
         with contextlib.suppress(UgroError):
             grace, ended = self._store.jobs.spec(job.id).grace, tracker.end_of_ranks(found.ranks, seen.clock_offsets)
             if grace and ended is not None and self._clock.now() < ended + grace:
@@ -171,14 +171,14 @@ class JobSteps:
         await self._end_on_nodes(job, JobState.FAILED, CANCEL_GRACE)
 
     def waits_for_leavers(self, job: Job, found: Assessment, seen: Observation) -> str:
-        """Which ranks may end by themselves before the job is ended, as whom the others miss; empty if none may."""
+        """Return in words the missed ranks that may end by themselves before the job is ended; empty if none may."""
         awaited = self._inquiry(job, found, seen).awaited(seen.at)
         names = some([f"rank {rank.rank} on {rank.node}" for rank in awaited])
         who = f"up to {LATE_LEAVER_PATIENCE:.0f} s for {names} to end, which may be missed"
         return f"{found.reason}; {who}" if awaited else ""
 
     def first_failure(self, job: Job, found: Assessment, seen: Observation) -> FirstFailure:
-        """Who failed first, by the nodes' files and the logs that are here."""
+        """Return the first failure, by the nodes' files and the logs that are here."""
         return self._inquiry(job, found, seen).first()
 
     def _inquiry(self, job: Job, found: Assessment, seen: Observation, until: float = math.inf) -> Inquiry:
@@ -210,7 +210,7 @@ class JobSteps:
         return JobLogs(self._engine, job, list(self._paths(job, nodes)), folder, clock=self._clock)
 
     async def live(self, job: Job, seen: Observation, within: float | None = None) -> Job:
-        """The job as its nodes show it now, for reading only: no record is written, a silent node changes nothing."""
+        """Return the job as its nodes show it now. No record is written, and an unreachable node changes nothing."""
         if job.state not in (JobState.RUNNING, JobState.UNKNOWN) or job.id not in seen.runs:
             return job
         runs = seen.runs[job.id]
@@ -246,7 +246,7 @@ class JobSteps:
         within = grace + ABANDON_WITHIN if job.wish == Wish.ABANDON else None
         ending = await self._engine.stop(job, grace, [node for node in job.nodes if node not in given_up], within)
         if job.wish == Wish.ABANDON and len(ending.problems) == len(ending.unreached):
-            given_up += ending.unreached  # silent for long or not: the person gave up whatever cannot be reached
+            given_up += ending.unreached  # unreachable for long or not: the user gave up these nodes
             ending.problems.clear()
         ended = ending.detached if state == JobState.SUCCEEDED else {}  # elsewhere that is what was asked for
         for node, processes in ended.items():
@@ -292,7 +292,7 @@ class JobSteps:
         return monitor.peak(self._store.metrics.samples(job_id))
 
     def _better_known(self, failure: FirstFailure, job: Job, found: Assessment, seen: Observation) -> FirstFailure:
-        """The same failure by all the logs there are. Whom we ended meanwhile counts as if it were still there."""
+        """Return the failure by all the logs there are. A rank that UGRO ended meanwhile counts as still running."""
         began = [event.at for event in self._store.timeline.of_job(job.id) if event.kind == EventKind.FAILING]
         now = self._inquiry(job, found, seen, began[-1] if began else math.inf).first()
         same = (now.rank, now.node) == (failure.rank, failure.node)
@@ -326,7 +326,7 @@ class JobSteps:
         await self._save(transitions.run(job, self._clock.now(), f"{count(ranks, 'rank')} started"))
 
     async def _bring_checkpoint(self, job: Job) -> Path:
-        """Bring the checkpoint that a job goes on from to this machine."""
+        """Bring the checkpoint that a job resumes from to this machine."""
         from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore  # here, since few jobs resume
 
         assert job.resume_from
@@ -354,7 +354,7 @@ class JobSteps:
             self._give_up(job, error, lost, told_to_start)
 
     def _told_at(self, job: Job) -> float | None:
-        """When nodes were told last to start this attempt, or to set it up; None if that is not known."""
+        """Return when nodes were last asked to start this attempt or to set it up; None if that is not known."""
         told = None
         for event in self._store.timeline.of_job(job.id):
             if event.kind in (EventKind.RESUMED, EventKind.QUEUED):
@@ -364,7 +364,7 @@ class JobSteps:
         return told
 
     def _start_patience(self, job: Job) -> float:
-        """Seconds since then in which a node may come back; a setup that goes on there meanwhile has its own time."""
+        """Return the seconds since then in which a node may come back; a setup still running there has extra time."""
         setup = self._store.jobs.spec(job.id).setup
         return START_PATIENCE + (setup.timeout if setup and not (job.placement and job.placement.master_port) else 0.0)
 
@@ -381,7 +381,7 @@ class JobSteps:
 
 
 def taken_back(before: TakenBack | None, reason: str, now: float) -> TakenBack:
-    """What the record of a job says whose launch was cut off once more."""
+    """Return the record's note on a launch that was cut off once more."""
     times = before.times + 1 if before else 1
     pause = min(TRY_AGAIN_LIMIT, TRY_AGAIN_AFTER * 2.0 ** min(times - 1, 10))
     return TakenBack(reason=reason, times=times, until=now + pause)
@@ -392,7 +392,7 @@ def _by_node(words: Mapping[str, str]) -> str:
 
 
 def failure_in_words(failure: FirstFailure) -> str:
-    """Who failed first, and how, in one line."""
+    """Return the first failure in one line."""
     if failure.cause in ("launch_failed", "node_lost", "setup_failed"):
         return failure.message
     where = f"rank {failure.rank} on {failure.node}" if failure.rank is not None else failure.node

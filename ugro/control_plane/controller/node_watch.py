@@ -1,4 +1,4 @@
-"""What ticks keep of the nodes: how each was seen last, since when it is silent, what its GPUs did, and what is new."""
+"""Keep what ticks observe of the nodes: their last views, since when one is unreachable, their GPUs' history, news."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def drain_departed(store: MetadataStore, inventory: Inventory) -> None:
 
 
 def remember(store: MetadataStore, inventory: Inventory, seen: Observation, live: Sequence[Job]) -> None:
-    """Keep what the nodes said, and tell what is new about them."""
+    """Keep the observed state of the nodes, and note their changes in the timeline."""
     now = store.clock.now()
     for view in seen.views.values():
         if isinstance(view, NodeError):
@@ -69,7 +69,7 @@ def remember(store: MetadataStore, inventory: Inventory, seen: Observation, live
 
 
 def keep_looks(store: MetadataStore, seen: Observation, jobs: Sequence[Job]) -> None:
-    """Add what the GPUs showed to their history. `jobs` are those of the look."""
+    """Add an observation of the GPUs to their history. `jobs` are the live jobs of that observation."""
     held, troubles = holders(jobs), Troubles()
     for name, view in seen.views.items():
         if isinstance(view, NodeView):
@@ -83,7 +83,7 @@ def _becomes_long(before: Silence | None, now: Silence) -> bool:
 
 
 def proposal(node: str, silence: Silence, now: float) -> str:
-    """What UGRO proposes to do about a node that is silent for long; it does nothing of it by itself."""
+    """Return what the user can do about a node that is unreachable for long; UGRO does none of it by itself."""
     return (
         f"unreachable for {duration(now - silence.since)}; its jobs are kept. If {node} is gone for good: "
         f"ugro cancel JOB --abandon"

@@ -1,4 +1,4 @@
-"""When the outputs of jobs that succeeded are asked for: at once, then from time to time."""
+"""Ask for the outputs of jobs that succeeded: at once, then from time to time."""
 
 from __future__ import annotations
 

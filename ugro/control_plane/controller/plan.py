@@ -1,4 +1,4 @@
-"""What a tick does about a job, and about what ended jobs left on nodes, by records and an observation. Pure.
+"""Plan a tick's actions for a job, and for what ended jobs left on nodes, by records and an observation. Pure.
 
 The tick executes what is planned here, and plans nothing itself. An action names what to do, not how: it may be cut
 short anywhere, since the next tick plans again from the records and the nodes' files.
@@ -57,7 +57,7 @@ class Start:
 
 @dataclass(frozen=True)
 class TellLimit:
-    """Tell these nodes that the time limit of a job was extended."""
+    """Send these nodes the extended time limit of a job."""
 
     job: Job
     nodes: tuple[str, ...]
@@ -89,7 +89,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class RunWatchdog:
-    """Let the watchdog look at a running job."""
+    """Let the watchdog take a sample of a running job."""
 
     job: Job
 
@@ -102,24 +102,24 @@ class AskMeeting:
 
 
 Ending = Conclude | Fail | Stop
-"""What ends a job. A request to end it breaks off anything else that is under way on its nodes."""
+"""Actions that end a job. A request to end it breaks off anything else that is under way on its nodes."""
 
 OnNodes = Start | TellLimit | Ending
-"""What takes long on a job's nodes: one at a time for each job, beside the ticks."""
+"""Actions that take long on a job's nodes: one at a time for each job, beside the ticks."""
 
 Begun = OnNodes | RunWatchdog | AskMeeting
-"""What a tick only begins, since nodes are asked."""
+"""Actions that a tick only begins, since nodes are asked."""
 
 Action = RecordChange | Sample | Begun
 
 
 @dataclass(frozen=True)
 class JobFacts:
-    """What a plan for a job needs beside its record and the observation.
+    """Facts that a plan for a job needs beside its record and the observation.
 
     `cancel_requested_at` is when its end was requested last, `spec` None where it cannot be read or is not needed,
-    `sampled_at` the time of the last sample that is kept. `meeting_asked` is for how many seconds it is known why no
-    rank has begun; None: nobody asked.
+    `sampled_at` the time of the last sample that is kept. `meeting_asked` is the number of seconds since the nodes were
+    asked why no rank has begun; None: they were not asked.
     """
 
     cancel_requested_at: float | None = None
@@ -173,7 +173,7 @@ def relocate(job: Job, nodes: Mapping[str, NodeConfig]) -> Change:
 
 
 def _end_as_requested(job: Job, found: Assessment, seen: Observation, facts: JobFacts) -> Action:
-    """What had ended before the end was requested counts as it ended."""
+    """End a job as requested; one that had ended before the request counts as it ended."""
     if job.state != JobState.STARTING and found.phase == Phase.SUCCEEDED:
         return Stop(job, JobState.SUCCEEDED)
     requested = facts.cancel_requested_at
@@ -208,7 +208,7 @@ def _follow(job: Job, found: Assessment, seen: Observation, facts: JobFacts, now
 
 
 def _attend(job: Job, found: Assessment, seen: Observation, facts: JobFacts) -> list[Action]:
-    """Tell nodes of an extended time limit, else watch the job."""
+    """Send nodes an extended time limit, else watch the job."""
     if facts.spec and (nodes := time_limits.untold(facts.spec, seen.runs[job.id])):
         return [TellLimit(job, tuple(nodes))]
     return _watch(job, found, seen, facts)

@@ -39,13 +39,13 @@ UNSAVED = 2**20
 
 SLICES = 64
 SLICE_SECONDS = 0.25
-"""A piece of a log that came in one look counts as having come bit by bit, in up to so many slices of so much time."""
+"""A piece of a log that came in one read counts as having come bit by bit, in up to so many slices of so much time."""
 
 UNSURE = 60.0
 """Seconds from the start of an attempt in which its first lines count as having come together."""
 
 BRING_SECONDS = 5.0
-"""Seconds that a tick's look at the logs of one job may take, and then their reading. The next one continues."""
+"""Seconds in which a tick may fetch the logs of one job, and as many to read them. The next tick continues."""
 
 _RANK = re.compile(r"rank-(\d{1,6})\.log")
 
@@ -147,9 +147,9 @@ class SeriesFeed:
         self._noted, self._unsaved = noted, 0
 
     def _new_pieces(self) -> Iterator[tuple[str, float, int, int]]:
-        """Each new piece of a rank's log: its name, when it came, where it ends, and where the list of pieces does.
+        """Yield each new piece of a rank's log: its name, when it came, its end, and the end of the list of pieces.
 
-        What came in several round trips of one look is one piece. The list counts as read with the look's last piece.
+        Several round trips of one read give one piece. The list counts as read with the last piece of that read.
         """
         begin = self._pieces
         for at, look in groupby(self._listed(), key=lambda piece: piece[1]):
@@ -176,14 +176,14 @@ class SeriesFeed:
 
 
 class SeriesFeeds:
-    """The feeds of jobs that are followed. What is read goes on in threads, one pass after the other."""
+    """The feeds of jobs that are followed. Logs are read in threads, one pass after the other."""
 
     def __init__(self, store: MetadataStore) -> None:
         self._store = store
         self._feeds: dict[tuple[str, int], SeriesFeed] = {}
 
     async def bring(self, job: Job, logs: JobLogs) -> None:
-        """Bring what is new of a job's logs, as far as it comes in a moment, and read it; a full disk stops nobody."""
+        """Bring what is new of a job's logs, as far as it comes in a moment, and read it. A full disk is no error."""
         end = self._store.clock.monotonic() + BRING_SECONDS
         with self._store.optional():
             async for _ in logs.rounds(BRING_SECONDS):
@@ -247,7 +247,7 @@ def _slices(data: bytes, since: float, at: float) -> Iterator[tuple[bytes, float
 
 
 def _filled(now: RunProgress | None, before: RunProgress | None) -> RunProgress | None:
-    """How far a run is; what its last lines do not say, earlier ones did."""
+    """Return how far a run is; values that its last lines lack are those of earlier lines."""
     if now is None or before is None:
         return now or before
     missing = ("step", "steps", "epoch", "epochs", "rate")

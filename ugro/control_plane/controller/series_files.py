@@ -16,28 +16,28 @@ from ugro.nodes.remote.training_files.training_files import FileReadings, traini
 from ugro.nodes.transport import Transport
 
 EVERY_SECONDS = 10.0
-"""Between two looks at the files of one job."""
+"""Seconds between two reads of the files of one job."""
 
 WITHIN = 20.0
-"""Seconds that a look may take; what it brought till then counts."""
+"""Seconds that a read may take; what it brought till then counts."""
 
 ROUNDS = 50
-"""Round trips of one look to a node that has more: each brings some hundred KiB of files."""
+"""Round trips of one read to a node that has more: each brings some hundred KiB of files."""
 
 log = logging.getLogger(__name__)
 
 
 class SeriesFiles:
-    """The looks at files. How far they were read is kept with the series of the job."""
+    """Reads of series files. The position of each read is kept with the series of the job."""
 
     def __init__(self, store: MetadataStore, pool: Pool) -> None:
         self._store, self._pool = store, pool
         self._due: dict[str, float] = {}
         self._states: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {}
-        """Of each attempt, what was noted with its series when it was looked at, and how far that look came."""
+        """Of each attempt, the noted position of its series at the last read, and the position after it."""
 
     async def bring(self, job: Job, paths: Mapping[str, RunPaths], last: bool = False) -> None:
-        """Read what is new in the files of a job's attempt, if it is time for that or the `last` look at them."""
+        """Read what is new in the files of a job's attempt, if a read is due or this is the `last` one."""
         now = self._store.clock.monotonic()
         if not last and self._due.get(job.id, 0.0) > now:
             return
@@ -63,7 +63,7 @@ class SeriesFiles:
             self._states.pop((job.id, _key(job)), None)
 
     def _state(self, job: Job) -> tuple[Any, dict[str, Any]]:
-        """What is noted, and how far the files on each node were read and which node is the source of each series."""
+        """Return the noted state: how far each node's files were read, and which node is the source of each series."""
         noted = self._store.metrics.series(job.id).index().read.get(_key(job))
         known = self._states.get((job.id, _key(job)))
         if known and known[0] == noted:
@@ -80,7 +80,7 @@ class SeriesFiles:
             for problem in answer.problems:
                 log.info("%s: %s", job.id, problem)
         state = {"cursors": cursors, "nodes": nodes}
-        if new:  # without, how far a look came is noted with the next values
+        if new:  # without values, the cursors are saved with the next ones
             kept = self._store.metrics.series(job.id)
             with kept.writing() as alone:
                 if not alone or kept.read_so_far(_key(job)) != before:

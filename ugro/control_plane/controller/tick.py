@@ -2,7 +2,7 @@
 
 Idempotent: an intent is written to the job's record before its act, the act is observed, and the difference is acted
 on again. A node that cannot be read never decides anything. A tick waits for no node's link: what takes long on nodes
-(code, logs, ranks that are ended) goes on beside it, one step a job at a time, and the next ticks find what came of it.
+(code, logs, ranks that are ended) runs beside it, one step a job at a time, and the next ticks observe the result.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ BUG_PAUSE = 60.0
 """Seconds until what met a bug is begun once more: each time may record that it began."""
 
 FAILURES = ("failures",)
-"""What is done about failures goes on under this key, for all jobs together."""
+"""Failures of all jobs are handled under this key, in one task."""
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Controller:
         pool: Pool,
         on_sent: OnSent | None = None,
     ) -> None:
-        """`engine` runs attempts; what is asked of nodes besides goes over the connections of `pool`."""
+        """`engine` runs attempts; every other request to nodes uses the connections of `pool`."""
         self._store = store
         self._clock = store.clock
         self._engine = engine
@@ -167,7 +167,7 @@ class Controller:
     async def complete(self, *job_ids: str, patience: float = LOCK_PATIENCE) -> None:
         """Tick until nothing that this controller began is under way: about these jobs, or at all.
 
-        Each step is tried once for what it is about: a node that stays unreachable keeps nobody here.
+        Each step is tried once for its subject, so an unreachable node does not prolong the wait.
 
         Raises:
             StateLocked, UgroError: as `tick` does.
@@ -310,7 +310,7 @@ class Controller:
         return self._steps.logs_of(job, nodes)
 
     async def live(self, job: Job, seen: Observation, within: float | None = None) -> Job:
-        """The job as its nodes show it now, for reading only: no record is written, a silent node changes nothing."""
+        """Return the job as its nodes show it now. No record is written, and an unreachable node changes nothing."""
         return await self._steps.live(job, seen, within)
 
     async def _step(self, job: Job, seen: Observation) -> None:
@@ -377,7 +377,7 @@ class Controller:
         undecided, proposals = self._store.decisions.undecided(), self._store.decisions.proposals()
         if not (undecided or proposals):
             return
-        # Here, since its import takes longer than a look at the nodes, and most ticks find nothing wrong.
+        # Here, since its import takes longer than an observation of the nodes, and most ticks find nothing wrong.
         from ugro.control_plane.failure_handler.handler import FailureHandler
 
         handler = FailureHandler(self._store, self._inventory, self._pool)
@@ -392,7 +392,7 @@ class Controller:
             placed = await self._store.write(
                 lambda: place_what_fits(self._store, self._inventory, seen, self._troubles)
             )
-        except RecordNewer as error:  # of what it holds UGRO knows nothing; who follows another job goes on
+        except RecordNewer as error:  # its GPUs are not known: nothing starts, and other jobs are followed
             self._store.tell(error)
             return
         for job in placed:

@@ -1,4 +1,4 @@
-"""What logs say of why a run ended: a catalogue as data, one reader for any log, and a pure verdict."""
+"""Find in logs why a run ended: a catalogue as data, one reader for any log, and a pure verdict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training tools say when something goes wrong, as data. docs/diagnosis.md tells how to add to it.
+"""Messages of training tools when something goes wrong, as data. docs/diagnosis.md shows how to add to it.
 
 Wordings span torch 1.13 to 2.13, NCCL 2.14 and later, and the launchers and schedulers around them.
 """

@@ -1,4 +1,4 @@
-"""Closed sets of names and numbers that machines give to what went wrong, whole, and what each of them means.
+"""Closed sets of names and numbers that machines give to errors, complete, with the meaning of each.
 
 A tool may wrap them in any sentence: these are known by the code itself.
 """
@@ -147,18 +147,18 @@ def ray(cause: str) -> str:
 
 
 def xid_of_hardware() -> str:
-    """What the driver writes into the kernel's log when a GPU fails."""
+    """Return a pattern of the driver's messages in the kernel's log when a GPU fails."""
     return rf"Xid \(PCI:\S+\): (?:{_XIDS_OF_HARDWARE})\b"
 
 
 def errno(cause: str) -> str:
-    """Numbers of the system's errors as Python, C, Rust and Go print them, and its words in other languages."""
+    """Return a pattern of a system error: its numbers as Python, C, Rust and Go print them, or a translated text."""
     numbers, words = _ERRNO[cause]
     return rf"(?:\[Errno |\berrno:? ?=? ?|\(os error |\bOs \{{ code: )(?:{'|'.join(numbers)})\b|{words}"
 
 
 def scheduler(cause: str) -> str:
-    """What Slurm, LSF, PBS, SGE, HTCondor and Kubernetes call it."""
+    """Return a pattern of the names that Slurm, LSF, PBS, SGE, HTCondor and Kubernetes give a cause."""
     return "\n".join(_SCHEDULERS[cause])
 
 

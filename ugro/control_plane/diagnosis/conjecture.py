@@ -1,4 +1,4 @@
-"""Tells what a message states from what it only thinks possible: lists of reasons and advice are no facts."""
+"""Separate the facts of a message from what it only thinks possible: lists of reasons and advice are no facts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LONGEST_LIST = 12
 
 
 def stated(text: str) -> str:
-    """The part of a message before it goes on to suppose or to advise."""
+    """Return the part of a message before its suppositions and advice."""
     supposed = _SUPPOSED.search(text)
     return text[: supposed.start()] if supposed else text
 

@@ -1,4 +1,4 @@
-"""What a log says of the course of a run: that it continues, got to its end, or was started again."""
+"""Patterns of the course of a run: it makes progress, reached its end, or was started again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SUCCESS = re.compile(
 )
 _NOT_YET = re.compile(r"(?i)\b(?:not|never|until|unless|if|when|once|before|will|would|should|must|waiting|\w+n't)\b")
 _NOT_WELL = re.compile(r"(?i)error|fail|abort|unexpected|interrupt|prematur|killed|crash|(?:code|status)\W*[1-9-]")
-# A scheduler's word of a job, beside the exit code 0 of its script.
+# The state of a job by its scheduler, beside the exit code 0 of its script.
 _STATE = re.compile(r"\bState: (?!COMPLETED)[A-Z_]{4,}")
 
 
@@ -39,10 +39,10 @@ LEFT = re.compile(
     r"destroy_process_group\(\) was not called before program exit|process group has NOT been destroyed before|"
     r"at interpreter shutdown|after interpreter shutdown|_run_exitfuncs|Exception ignored in atexit"
 )
-"""What a Python process says when it leaves, be it with a traceback or at the end of its script."""
+"""Messages of a Python process that exits, be it with a traceback or at the end of its script."""
 
-# Words of a run that goes on. Loading, mapping and downloading show bars too, and say nothing of training; nor does the
-# summary that a logger prints at the end.
+# Signs of a run that makes progress. Loading, mapping and downloading show bars too, and say nothing of training; nor
+# does the summary that a logger prints at the end.
 PROGRESS = re.compile(
     rb"(?i)(?<!co)loss|(?:\b|[\d.])(?:it/s|s/it)\b|\bepoch\b|\b(?:global_?)?step[ =:\[/]|\biter(?:ation)?\b|"
     rb"samples/s|tokens/s|tok/s|\bbatch[ :=#/\[]*\d"
@@ -88,9 +88,9 @@ NEAR = 3
 
 
 class Banner:
-    """Knows the first lines of a log again, given the shapes of its lines; `live` while it can.
+    """Recognize the first lines of a log when they come again, given the shapes of its lines; `live` while it can.
 
-    Where they come again before anything failed, several processes write, and another copy tells nothing.
+    Where they come again before anything failed, several processes write, and another copy shows nothing.
     """
 
     def __init__(self) -> None:

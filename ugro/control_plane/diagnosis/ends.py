@@ -1,4 +1,4 @@
-"""How processes ended, in the words of the launchers, schedulers and shells that watched them."""
+"""Ends of processes, as reported by the launchers, schedulers and shells that watched them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ugro.control_plane.diagnosis.lines import quote
 
 @dataclass(frozen=True)
 class ReportedEnd:
-    """What a launcher, scheduler or shell said of a process that ended: an exit code or a signal's name.
+    """A launcher's, scheduler's or shell's report of a process that ended: an exit code or a signal's name.
 
-    `root` and `time` are from torchrun's summary: what it saw fail first, and when.
+    `root` and `time` are from torchrun's summary: the process that it saw fail first, and when.
     """
 
     message: str
@@ -86,12 +86,12 @@ _MPI = re.compile(r"Process name: \[\[\d+,\d+\],(\d{1,9})\]|=\s+RANK (\d{1,9}) P
 _TIME = re.compile(r"time {2,}: (\d{4}-\d\d-\d\d_[\d:]+)")
 
 TABLE = (_PART, _RANK, _TIME, _MPI)
-"""What the lines of torchrun's and mpirun's tables look like that say of which process the others are."""
+"""Patterns of the lines of torchrun's and mpirun's tables that name the process of the other lines."""
 
 
 @dataclass
 class FailureTable:
-    """Where we are in the table that torchrun or mpirun prints when ranks failed."""
+    """Position in the table that torchrun or mpirun prints when ranks failed."""
 
     root: bool = False
     rank: int | None = None
@@ -110,7 +110,7 @@ class FailureTable:
         return True
 
     def end(self, match: re.Match[str], text: str, rank: int | None) -> ReportedEnd | None:
-        """The end that a line tells of in which one of the catalogue's ENDS was found; None if it was a good one."""
+        """Return the end that a line reports, by a match of the catalogue's ENDS; None if it was a good one."""
         found = match.groupdict()
         code = int(found["code"][:11]) if found.get("code") else None
         if code == 0:

@@ -1,4 +1,4 @@
-"""What an entry of the catalogue is, and how one is written."""
+"""An entry of the catalogue, and the functions that make one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from enum import StrEnum
 
 
 class EntryKind(StrEnum):
-    """What a match means: why a run ended, what followed from that, or proof that makes a vague cause a sure one.
+    """Meaning of a match: a root cause, a follow-on error, or proof that makes a vague cause a sure one.
 
-    A hint is a root in the words of a warning: it counts where a run failed and nothing else says why.
+    A hint is a root cause given as a warning: it counts where a run failed and nothing else shows why.
     """
 
     ROOT = "root"
@@ -41,7 +41,7 @@ def root(cause: str, patterns: str, suggestion: str | None = None, retry_helps: 
 
 
 def consequence(cause: str, patterns: str) -> CatalogueEntry:
-    """What is said when something else took the run down."""
+    """Make an entry of messages that follow from another failure."""
     return CatalogueEntry(cause, EntryKind.CONSEQUENCE, _any(patterns))
 
 

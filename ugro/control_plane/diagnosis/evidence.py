@@ -1,4 +1,4 @@
-"""What is kept of a job's logs: things seen that may be why it ended, how processes ended, the course of the run."""
+"""Evidence from a job's logs: possible causes of its end, the ends of processes, the course of the run."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ FACTS = tuple(
 )
 
 REFUSED = " error: "
-"""What the message has with which a parser of arguments ends its process."""
+"""Part of the message with which a parser of arguments ends its process."""
 
 ENOUGH_PROGRESS = 50
-"""Lines of a run going on that are counted after a sighting; more say nothing more."""
+"""Most lines of progress that are counted after a sighting; more would prove no more."""
 
 
 @dataclass
@@ -65,14 +65,13 @@ class Sighting:
 
 @dataclass
 class Evidence:
-    """What was kept of a job's logs. `success_at` is the line of the last word of a run that got to its end.
+    """Evidence from a job's logs. `success_at` is the last line in which a run reported that it reached its end.
 
-    `talk` counts the lines that tell nothing, outside of tracebacks.
-    `left_at` is the line at which a process said that it leaves, with nothing wrong before; `before` what was kept of
-    runs that were started again in the same log, the last time at `started_at`; `masters` tells whether a pod called
-    master, which holds rank 0, wrote beside those called worker; `cut_short` that a log ends in the middle of a
-    traceback; `complained` that its last words are those of an error; `silence` that of a run that had made
-    progress, if a log ended in it.
+    `talk` counts the lines without a finding, outside of tracebacks. `left_at` is the line at which a process reported
+    its exit, with nothing wrong before. `before` is the evidence of runs that were started again in the same log, the
+    last time at `started_at`. `masters`: a pod called master, which holds rank 0, wrote beside those called worker.
+    `cut_short`: a log ends in the middle of a traceback. `complained`: its last line is an error. `silence` is that of
+    a run that had made progress, if a log ended in it.
     """
 
     sightings: list[Sighting] = field(default_factory=list)

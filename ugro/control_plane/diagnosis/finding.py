@@ -1,4 +1,4 @@
-"""What a diagnosis found."""
+"""The result of a diagnosis."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ugro.control_plane.diagnosis.causes import CAUSES, Advice
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Why a run or a rank ended badly. `rank` and `where` (file:line) are None where the logs do not tell.
+    """Why a run or a rank ended badly. `rank` and `where` (file:line) are None where the logs do not show them.
 
-    `consequence` tells that another rank's failure did it. `consequences` counts what was seen to follow from this one.
+    `consequence`: it follows from another rank's failure. `consequences` counts the follow-on errors of this one.
     """
 
     cause: str
@@ -26,5 +26,5 @@ class Diagnosis:
 
     @property
     def advice(self) -> Advice:
-        """What to do about it: the catalogue entry's own advice, else that of the cause."""
+        """Advice on the cause: the catalogue entry's own, else that of the cause."""
         return self.own_advice or CAUSES.get(self.cause, CAUSES["unknown"])

@@ -25,7 +25,7 @@ LONGEST_REST = 64 * 1024
 class PlainLine:
     """A line without its prefixes; its indentation is kept, since tracebacks live from it.
 
-    `source` tells interleaved writers apart (`rank 3`, a pod, a host); `rank` is known where the prefix names one.
+    `source` names one of interleaved writers (`rank 3`, a pod, a host); `rank` is known where the prefix names one.
     """
 
     text: str
@@ -35,7 +35,7 @@ class PlainLine:
 
     @property
     def quiet(self) -> bool:
-        """Whether it is a warning or less, by its level or by its words."""
+        """Whether it is a warning or less, by its level or by its text."""
         return self.level in _QUIET or _WARNING.search(self.text) is not None
 
     @property

@@ -1,4 +1,4 @@
-"""How a log ends: its last lines, which may say that the run ended badly in words that nothing knows."""
+"""The end of a log: its last lines, which may report a bad end in words that no pattern knows."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ STOPPED_BY_HAND = re.compile(r"(?:^|\s)\^C$")
 
 
 def last_complaint(raws: Sequence[bytes], usual: Callable[[bytes], bool]) -> str | None:
-    """The last of a log's last lines in which a tool gives up, unless the run went on after it.
+    """Return the latest of a log's last lines in which a tool gives up; None if the run continued after it.
 
-    What is `usual` in this log was no reason to give up before.
+    A line that is `usual` in this log was no reason to give up before.
     """
     for at, raw in enumerate(reversed(raws)):
         line = lines.read(raw)

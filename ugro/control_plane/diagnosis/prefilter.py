@@ -1,7 +1,7 @@
-"""Which of many patterns a text may match at all, found in one look at it.
+"""Find which of many patterns a text may match at all, in one pass over it.
 
-Searching a line for every pattern one by one is slow, and nearly no line matches any. What a text must contain for a
-pattern to match is worked out from the pattern itself: of `CUDA (?:runtime )?error: \\d+` it is ` error: `.
+Searching a line for every pattern one by one is slow, and nearly no line matches any. The text that a match must
+contain is derived from the pattern itself: for `CUDA (?:runtime )?error: \\d+` it is ` error: `.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any
 
 LONGEST = 10
-"""Characters of what must be there that are looked for; more tell little more and cost time."""
+"""Characters of a required part that are searched for; more exclude little more and cost time."""
 
 SHORTEST = 3
 
@@ -21,7 +21,7 @@ _COMMON = re.compile(
     r"error|fail|except|exit|value|found|model|loss|grad|time|server|train|killed|\.py|code|file|ended|torchrun|folder|"
     r"python|process|limit|send|path|directory|status|succe|finish|done|data|\s"
 )
-"""What most logs are full of: it tells least which pattern may match."""
+"""Words that most logs are full of: they exclude the fewest patterns."""
 
 
 class Prefilter:
@@ -62,7 +62,7 @@ def required(pattern: re.Pattern[str]) -> frozenset[str]:
     """Parts, in small letters, of which every text has one that the pattern matches.
 
     Raises:
-        ValueError: nothing is certain to be there, or only what is too short to tell anything.
+        ValueError: no part is required, or only parts that are too short to exclude anything.
     """
     # The standard library's own parser, which is not public: a second one would be longer, and wrong in other places.
     found = _required(import_module("re._parser").parse(pattern.pattern, pattern.flags & ~re.UNICODE))
@@ -95,12 +95,12 @@ def _required(items: Iterable[Any]) -> frozenset[str]:
 
 
 def _telling(parts: frozenset[str]) -> tuple[bool, int, int]:
-    """How much the part tells that tells least: whether it is long enough, what of it is not common, and all of it."""
+    """Rate the least selective part: whether it is long enough, its length without common words, its length."""
     return min((len(part) >= SHORTEST, len(_COMMON.sub("", part)), len(part.strip())) for part in parts)
 
 
 def _flat(items: Iterable[Any]) -> Iterable[tuple[str, Any]]:
-    """What a sequence consists of, with groups opened and what repeats as often as it must."""
+    """Yield the items of a sequence, with groups opened and repeats as often as they must occur."""
     for operation, argument in items:
         name = str(operation)
         if name == "SUBPATTERN":

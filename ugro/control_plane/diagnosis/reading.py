@@ -50,10 +50,10 @@ _MEANT = re.compile(r"NCCL WARN|(?:stopping|ending|aborting) (?:the )?training|[
 # What the lines after an exception may say without making its cause clearer.
 _SAYS_NO_MORE = ("unknown", "collective_timeout", "cuda_error", "cancelled")
 _ENDED_BY_SOMEBODY = ("cancelled", "killed")
-# What a scheduler, a shell or a kernel says after an exception, which its message does not go on with.
+# Causes that a scheduler, a shell or a kernel reports after an exception: they are no part of its message.
 _SAID_BY_OTHERS = ("time_limit", "node_lost", "node_rebooted", "segfault", "launch_failed")
 _SAID_AS_WARNING = ("hang", "cancelled")
-# An end of a connection that the operating system tells of, whatever the other end was.
+# The end of a connection as the operating system reports it, whatever the other end was.
 _OWN_CONNECTION = re.compile(r"(?:Broken|Connection)\w*Error\b|EOFError\b")
 _NUMBER_TELLS = re.compile(rb"code|status|(?i:nan|inf)\b")
 _NAMES_A_RANK = re.compile(rb"(?i)rank|\[(?:default|gpu)?\d|^ {0,4}\d{1,4}: |-master-0")
@@ -124,7 +124,7 @@ class EvidenceReader:
         return known is not None and known.count > USUAL
 
     def _take(self, raw: bytes) -> None:
-        """Look closely only at what may tell something: nearly all lines of a long log are shaped like earlier ones."""
+        """Read closely only lines that may have a finding: most lines of a long log have the shape of earlier ones."""
         evidence = self.evidence
         evidence.lines = at = evidence.lines + 1
         shape = raw.translate(None, _VARYING)
@@ -158,7 +158,7 @@ class EvidenceReader:
             self._often[shape] = self._latest
 
     def _seen_before(self, known: Shape, raw: bytes, at: int) -> None:
-        """Count another line of a shape, and where progress goes on or is only watched."""
+        """Count another line of a shape, and note whether it shows progress or only watches it."""
         known.count += 1
         if known.count == 2:
             known.classify()
@@ -209,7 +209,7 @@ class EvidenceReader:
             self._dull[shape] = Shape(self._banner.has(shape), raw, self.evidence.lines)
 
     def note_end(self, message: str, signal: str, rank: int | None = None) -> None:
-        """Add what is known of how the process ended besides its logs."""
+        """Add how the process ended, from a source other than its logs."""
         at, progress, talk = self.evidence.lines + 1, self.evidence.progress, self.evidence.talk
         end = ReportedEnd(message, rank, None, signal, root=True, at=at, progress=progress, talk=talk)
         self.evidence.ends.append(end)
@@ -220,7 +220,7 @@ class EvidenceReader:
             self.evidence.progress += 1
 
     def _understood(self, line: PlainLine) -> bool:
-        """Whether a line told something; what it told is kept."""
+        """Keep the findings of a line. Return whether there was one."""
         rank, stream = self._whose(line)
         self._latest = None
         at = self.evidence.lines
@@ -315,7 +315,7 @@ class EvidenceReader:
         return False
 
     def _course(self, line: PlainLine) -> bool:
-        """Whether a line tells of the run's course: that it got to its end, leaves, or is started again."""
+        """Return whether a line shows the run's course: that it reached its end, exits, or is started again."""
         text, evidence = line.text.strip(), self.evidence
         patterns = possible(text)
         if HEADING in patterns and HEADING.search(text):

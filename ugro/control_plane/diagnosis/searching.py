@@ -1,4 +1,4 @@
-"""Finds in a text what the catalogue and the words of launchers know, in one look for all of it."""
+"""Find all patterns of the catalogue and of launchers' messages in a text, in one search."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def entry_of(text: str) -> CatalogueEntry | None:
 
 
 def end_in(text: str) -> re.Match[str] | None:
-    """How a process ended, where a text says so."""
+    """Return the match of an end of a process; None: the text reports none."""
     return _found(text, _ENDS)
 
 
@@ -55,7 +55,7 @@ def _found(text: str, known: Collection[str]) -> re.Match[str] | None:
 
 @lru_cache(maxsize=16)
 def possible(text: str) -> list[re.Pattern[str]]:
-    """What may be found in a text; kept for a moment, since one line is searched for several things."""
+    """Return the patterns that may match a text; cached, since one line is searched for several of them."""
     return TELLING.possible(text.lower())
 
 

@@ -1,4 +1,4 @@
-"""Tells from the times in a log that a run fell silent: progress stopped, and only what watches it went on to write."""
+"""Find from the times in a log that a run fell silent: progress stopped, and only its watchers continued to write."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _WATCHES = re.compile(
     rb"health-?check|\bpulse\b|is (?:running|waiting) (?:for|since|to)\b|(?:elapsed|uptime)[ :=]"
 )
 _LOSS = re.compile(rb"(?i)\bloss\b")
-"""What nothing tells that only watches, whatever else stands in the line (`elapsed time per iteration`)."""
+"""A value that no watcher prints, whatever else stands in the line (`elapsed time per iteration`)."""
 
 
 @dataclass(slots=True)
@@ -66,14 +66,14 @@ class Shape:
         self.since_at = self.at
 
     def classify(self) -> None:
-        """Tell whether such lines show progress, or that somebody watches it."""
+        """Note whether such lines show progress, or come from what watches the run."""
         self.step = _is_progress(self.first)
         self.watch = not self.step and _WATCHES.search(self.first) is not None
 
 
 @dataclass(frozen=True)
 class LogSilence:
-    """How long a log went on after the last progress, in seconds, with that line and the last one that followed."""
+    """Seconds of a log after the last progress, with that line and the last one that followed."""
 
     seconds: float
     progress: str
@@ -81,9 +81,9 @@ class LogSilence:
 
 
 def silence(shapes: Iterable[Shape], end: bytes) -> LogSilence | None:
-    """The silence in which a log ended, if it did.
+    """Return the silence in which a log ended; None: it did not.
 
-    `end` is the line that tells who ended the run, if one does.
+    `end` is the line that names what ended the run, if there is one.
     """
     known = list(shapes)
     for shape in known:
@@ -99,7 +99,7 @@ def silence(shapes: Iterable[Shape], end: bytes) -> LogSilence | None:
 
 
 def _watched(known: Iterable[Shape], steps: Iterable[Shape]) -> LogSilence | None:
-    """The silence of a run whose progress has no times, by those of what went on to watch it."""
+    """Return the silence of a run whose progress has no times, by the times of what still watched it."""
     step = max(steps, key=lambda shape: shape.at)
     watches = [shape for shape in known if shape.watch and shape.since_at > step.at]
     began = min((shape.since_at for shape in watches), default=0)

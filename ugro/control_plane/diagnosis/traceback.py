@@ -74,7 +74,7 @@ class Block:
 
     @property
     def fatal(self) -> bool:
-        """Whether nobody caught it: such a traceback begins where the program or thread did."""
+        """Whether it was uncaught: such a traceback begins where the program or thread did."""
         ends = _OUTERMOST.match(self.outermost) or not self.outermost
         return bool(ends) and not (self.handled or self.thread)
 
@@ -236,4 +236,4 @@ _CHILD = re.compile(
 _CONTEXTS = (_DURING, _CAUSED, *_HARMLESS, _THREAD, "terminated with the following error")
 
 BEGINNING = re.compile("|".join((*map(re.escape, (HEADER, *_CONTEXTS)), _CHILD.pattern)))
-"""What begins a traceback, or says what the next one will be."""
+"""Lines that begin a traceback, or announce the next one."""

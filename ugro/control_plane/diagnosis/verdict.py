@@ -1,4 +1,4 @@
-"""Which of the things that logs say is why the run ended: pure decisions over what was read."""
+"""Decide which finding in the logs is why the run ended: pure decisions over the evidence."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from ugro.control_plane.diagnosis.wording import (
 )
 
 HANDLED_AFTER = 3
-"""Lines of training going on after an exception that show that it was handled, where nothing else shows a bad end."""
+"""Lines of training after an exception that show that it was handled, where nothing else shows a bad end."""
 
 SURELY_HANDLED_AFTER = 20
-"""The same where the run did end badly later: the other ranks go on for a while when one has failed."""
+"""The same where the run did end badly later: the other ranks train for a while after one has failed."""
 
 LAST_WORDS = 20
 """Lines at the end of a log in which a complaint is taken for why it ends."""
@@ -48,27 +48,27 @@ LAST_PAGE = 100
 """The same for an exception that was caught and printed, or that has no traceback."""
 
 _REACH = {EntryKind.ROOT: LAST_WORDS, EntryKind.HINT: 8}
-"""Lines that tell nothing which may stand between a complaint or a warning and the end that it explains."""
+"""Lines without a finding that may stand between a complaint or a warning and the end that it explains."""
 
 REQUEUED_FOR = 2
 """Lines after a scheduler ended a run only to start it again that show that it runs again."""
 
-# What is no longer up to the script: it may well go on for the while that a scheduler gives it to end.
+# Causes that the script cannot handle: it may well train on in the time that a scheduler gives it to end.
 _DECIDED = {"time_limit"}
 
-# What says so little that a run which was started again is judged with what went wrong before.
+# Causes that say so little that a run which was started again is judged with what went wrong before.
 _VAGUE = {"unknown", "peer_lost", "rendezvous_timeout", "port_in_use"}
-# Words of torchrun and of a shell, after which nobody is left who could still go on for a while.
+# Messages of torchrun and of a shell after which no worker is left that could still train.
 _ENDED_ALL = re.compile(r"failed \(exitcode|closing signal|line \d+:\s+\d+ [A-Z]")
 _STEP_ABORTED, _OF_SRUN = "Job step aborted: ", "srun: error: "
-# How a process ends that falls over its own feet.
+# Signals by which a process ends through a fault of its own.
 _CRASHES = {"ABRT", "SEGV", "BUS"}
 # How a run ends whose silence was seen.
 _ENDED_FROM_OUTSIDE = {"cancelled", "killed"}
 
 
 def explain(evidence: Evidence, failed: bool = False) -> Diagnosis | None:
-    """Why a run ended badly, or None if nothing says that it did. `failed` says so where it is known.
+    """Return why a run ended badly, or None if nothing shows that it did. `failed`: it is known to have.
 
     Of a run that was started again in the same log, the last time counts, unless it says too little by itself.
     """
@@ -153,7 +153,10 @@ def _ended_badly(evidence: Evidence) -> bool:
 
 
 def _patience(message: str) -> int:
-    """Lines of training after a launcher's word that show that it went on: torchrun has ended all workers by then."""
+    """Return how many lines of training after a launcher's message show that the run continued.
+
+    torchrun has ended all workers by the time of its message.
+    """
     return HANDLED_AFTER if _ENDED_ALL.search(message) else SURELY_HANDLED_AFTER
 
 
@@ -194,7 +197,7 @@ def _falls_over(end: ReportedEnd) -> bool:
 
 
 def _is_noise(sighting: Sighting) -> bool:
-    """Whether a traceback is of something that nobody waits for: a destructor, a logger's thread."""
+    """Return whether a traceback is of something that decides no run: a destructor, a logger's thread."""
     block = sighting.block
     return block is not None and (block.handled or (block.thread and block.logger))
 
@@ -277,9 +280,9 @@ def _verdict(alive: Sequence[Sighting], evidence: Evidence) -> Diagnosis:
 
 
 def _last_words_of_each(raised: Sequence[Sighting], evidence: Evidence) -> list[Sighting]:
-    """A process dies of one exception, the last one that nobody caught: what it logged before was handled.
+    """Keep of each process the last uncaught exception: it dies of that one, and handled those it logged before.
 
-    Where several may have written through each other, all that nobody caught stay.
+    Where several processes may have written through each other, all uncaught ones stay.
     """
     kept: list[Sighting] = []
     for source in dict.fromkeys(sighting.source for sighting in raised):
@@ -321,7 +324,7 @@ def _was_told_to_end(alive: Iterable[Sighting], evidence: Evidence) -> bool:
 
 
 def _came_before(root: Sighting, death: ReportedEnd) -> bool:
-    """Whether ranks had waited in vain before a process was killed, by the word of who does not tell it afterwards."""
+    """Return whether ranks had waited in vain before a process was killed. torchrun's summary comes too late for it."""
     return root.cause == "collective_timeout" and not death.root and death.rank is None and death.at > root.at
 
 

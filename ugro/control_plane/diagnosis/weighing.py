@@ -1,4 +1,4 @@
-"""How much each of the things that a log says weighs as the reason why its run ended."""
+"""Weigh the findings in a log as the reason why its run ended."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ugro.control_plane.diagnosis.evidence import REFUSED, Evidence, Sighting
 from ugro.control_plane.diagnosis.traceback import EXCEPTION
 from ugro.control_plane.diagnosis.wording import end_order
 
-# Causes that no script handles and goes on as if nothing had been.
+# Causes that no script handles and then continues from.
 HARD = {
     "cuda_oom", "host_oom", "disk_full", "shm_full", "too_many_files", "gpu_lost", "cuda_error", "cuda_mismatch",
     "dataloader_worker_died", "port_in_use", "time_limit", "node_lost", "node_rebooted", "nan_loss",
@@ -17,8 +17,8 @@ HARD = {
 # Those of them that end a process which does not say them itself.
 FROM_OUTSIDE = {"time_limit", "node_lost", "node_rebooted", "gpu_lost"}
 
-# What comes first as the root. What another rank's failure brings about comes after a process that a signal ended, even
-# where its words are those of a reason.
+# The order of candidates for the root cause. A follow-on error of another rank comes after a process that a signal
+# ended, even where its text states a reason.
 _SURE, _CAUGHT, _BARE_EXCEPTION, BROUGHT_ABOUT, _STUCK, _ASKED_FOR, _COMPLAINT = range(7)
 _LATE = {"nccl_error": BROUGHT_ABOUT, "collective_timeout": BROUGHT_ABOUT, "hang": _STUCK, "cancelled": _ASKED_FOR}
 
@@ -32,12 +32,12 @@ RAISED_BY = {
 }
 # What tools complain of that were only tried.
 _PROBED = {"permission_denied", "file_not_found"}
-# Python's word of a script that is not there.
+# Python's message for a script that is not there.
 _CANNOT_OPEN = "can't open file"
 
 
 def weight(sighting: Sighting) -> int:
-    """How likely a sighting is the reason by what it is; the smallest weighs most."""
+    """Return how likely a sighting is the reason, by its kind; the smallest is the likeliest."""
     if sighting.cause in _LATE:
         return _LATE[sighting.cause]
     if sighting.block:
@@ -48,7 +48,7 @@ def weight(sighting: Sighting) -> int:
 
 
 def order(sighting: Sighting, evidence: Evidence) -> tuple[int, bool, int]:
-    """What is more likely the root comes first: by what it is, by the rank that a launcher names, by its place."""
+    """Return the sort key of a sighting, likeliest root first: its kind, the rank that a launcher names, its place."""
     first = min((end for end in evidence.ends if end.root), key=end_order, default=None)
     others = first is not None and None not in (first.rank, sighting.rank) and first.rank != sighting.rank
     return weight(sighting), others, sighting.at
@@ -68,7 +68,7 @@ def is_complaint(sighting: Sighting) -> bool:
 
 
 def ends_its_process(sighting: Sighting) -> bool:
-    """Whether no process says more after it: an exception that nobody caught, arguments or a script refused."""
+    """Return whether its process says no more after it: an uncaught exception, arguments or a script refused."""
     return _is_refused(sighting) or bool(sighting.block and sighting.block.fatal and sighting.cause != "unknown")
 
 
@@ -92,7 +92,7 @@ def raises(telling: Sighting, root: Sighting | None) -> bool:
 
 
 def second_hand(alive: Iterable[Sighting]) -> Sighting | None:
-    """What is left to name where no root was seen: what followed from it, or what a warning hinted at."""
+    """Return what is left to name where no root was seen: a follow-on error, or the hint of a warning."""
     told = [s for s in alive if s.kind in (EntryKind.CONSEQUENCE, EntryKind.HINT) and s.cause != "unknown"]
     telling = [s for s in told if s.kind is EntryKind.CONSEQUENCE or s.cause not in _PROBED]
     return min(telling, key=_vagueness, default=None)

@@ -13,12 +13,12 @@ from ugro.control_plane.diagnosis.finding import Diagnosis
 
 QUOTES = 6
 
-# What signals mean that nobody sends to tell a process to end.
+# Causes by signal, for signals that do not ask a process to end.
 SIGNAL_CAUSES = {
     "KILL": "killed", "SEGV": "segfault", "BUS": "shm_full", "ILL": "segfault", "FPE": "segfault", "TRAP": "segfault",
     "SYS": "segfault", "XCPU": "time_limit", "XFSZ": "disk_full",
 }  # fmt: skip
-# How a process ends that was told to: it says why only where nothing else does.
+# Causes by signal, for signals that ask a process to end: they count only where nothing else shows a cause.
 TOLD_TO_END = {
     "INT": "cancelled", "HUP": "cancelled", "QUIT": "cancelled", "TERM": "killed", "USR1": "time_limit",
     "USR2": "time_limit",
@@ -35,7 +35,7 @@ def end_order(end: ReportedEnd) -> tuple[bool, str, int]:
 
 
 def from_death(end: ReportedEnd, proof: Sighting | None, followed: Sequence[Sighting], evidence: Evidence) -> Diagnosis:
-    """That a signal ended a process; `proof` tells why it was sent."""
+    """Word a process that a signal ended; `proof` shows why it was sent."""
     cause = proof.cause if proof else SIGNAL_CAUSES[end.signal or ""]
     quotes = [end.message, *([proof.message] if proof else []), *(other.message for other in evidence.ends[:3])]
     rank = end.rank if end.rank is not None else _launchers_rank(evidence)
@@ -43,7 +43,7 @@ def from_death(end: ReportedEnd, proof: Sighting | None, followed: Sequence[Sigh
 
 
 def from_sighting(root: Sighting, followed: Sequence[Sighting], evidence: Evidence) -> Diagnosis:
-    """What a log says went wrong; `followed` are the complaints that it brought about."""
+    """Word what went wrong by a log; `followed` are its follow-on errors."""
     alike = [s for s in evidence.sightings if s.cause == root.cause and s.kind is not EntryKind.HINT]
     told = {s.rank for s in alike if s.rank is not None}
     known = (
@@ -74,7 +74,7 @@ def from_sighting(root: Sighting, followed: Sequence[Sighting], evidence: Eviden
 
 
 def from_ends(followed: Sequence[Sighting], evidence: Evidence) -> Diagnosis:
-    """How a run ended that does not say why."""
+    """Word the end of a run that does not say why."""
     message = evidence.ends[0].message if evidence.ends else evidence.last_words
     first = min(evidence.ends, key=end_order, default=None)  # it brought about how the others ended
     told = (TOLD_TO_END.get(first.signal or "") or _meaning_of_code(first)) if first else None
@@ -85,7 +85,7 @@ def from_ends(followed: Sequence[Sighting], evidence: Evidence) -> Diagnosis:
 
 
 def _meaning_of_code(end: ReportedEnd) -> str | None:
-    """What an exit code means by itself; torchrun's workers are no `timeout`, so that 124 is the script's own code."""
+    """Return the meaning of an exit code; torchrun's workers are no `timeout`, so that 124 is the script's own code."""
     of_torchrun = end.time or "local_rank" in end.message
     return None if end.code == _OF_TIMEOUT and of_torchrun else _CODE_CAUSES.get(end.code or 0)
 

@@ -1,1 +1,1 @@
-"""What happens when a training does not go on as it should: watchdog, blame, retry, recovery, alerts."""
+"""Handle trainings that hang or fail: watchdog, blame, retry, recovery, alerts."""

@@ -1,9 +1,9 @@
-"""Who failed first: the rank, the launcher or the node that left, never those it took down. Pure.
+"""Find the first failure: the rank, the launcher or the node that left, never a follow-on error. Pure.
 
-Everything that left is a suspect. What speaks for itself (an error of its own, a signal from outside, a reboot) goes
-before what only says that another one was missed. Among equals the earlier end counts, by the master's clock, which
-tells two nodes' moments apart as far as clock offsets can be measured. Where all that failed missed another rank, who
-left well, or is still there, is a suspect as well.
+Every rank, launcher or node that left is a suspect. An end with a cause of its own (an error, a signal from outside, a
+reboot) goes before one that only reports a missed peer. Among equals the earlier end counts, by the master's clock, as
+precisely as clock offsets can be measured. Where all that failed missed another rank, a rank that ended well or still
+runs is a suspect as well.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
     from ugro.control_plane.diagnosis import Diagnosis
 
 SYMPTOMS = ("peer_lost", "collective_timeout", "rendezvous_timeout")
-"""What a rank says that waited for one that was not there."""
+"""Causes that a rank reports when it waited for one that had left."""
 
 ITSELF, UNCLEAR, LEFT_EARLY, SYMPTOM = range(4)
-"""How much a suspect's end says of it, the most first."""
+"""Weights of a suspect, the strongest first."""
 
 LATE_LEAVER_PATIENCE = 15.0
-"""Seconds after the first failure in which a rank that the others miss may end by itself: its own end tells most."""
+"""Seconds after the first failure in which a missed rank may end by itself: its own end is the best evidence."""
 
 SAME_MOMENT = 0.05
 """Seconds between ends on two nodes that count as none: the offsets of clocks are measured no better than that."""
 
 SIGNALLED = 128
-"""A shell tells a death by signal N as the exit code 128 + N."""
+"""A shell reports a death by signal N as the exit code 128 + N."""
 
 
 @dataclass(frozen=True)
 class _Suspect:
-    """`at` is in the master's clock; infinite where nobody knows."""
+    """`at` is in the master's clock; infinite where it is unknown."""
 
     weight: int
     at: float
@@ -53,7 +53,7 @@ class _Suspect:
 
 
 def node_addresses(placement: Placement) -> dict[str, str]:
-    """The node behind each address by which ranks may know it; loopback, or what several nodes share, tells none."""
+    """Return the node behind each address by which ranks may know it, without loopback and shared addresses."""
     names: dict[str, set[str]] = {}
     for share in placement.shares:
         known = [share.config.address, share.config.train_address] if share.config else []
@@ -65,7 +65,7 @@ def node_addresses(placement: Placement) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Inquiry:
-    """Who failed first, by all that is known of a run. `rank_log` and `node_log` give the ends of the logs.
+    """Find the first failure by all that is known of a run. `rank_log` and `node_log` give the ends of the logs.
 
     `addresses` has the node behind each address that a rank may name. `until` is when the run began to be ended by us,
     by the master's clock: what ended later counts as if it were still there. `agent` is what runs the ranks of a node.
@@ -204,9 +204,9 @@ class Inquiry:
         return min((one for one in failed if one.failure.cause in SYMPTOMS), key=lambda one: one.at, default=None)
 
     def _still_there(self, missed: _Suspect, failed: list[_Suspect]) -> list[Rank]:
-        """The ranks that were there after that one had missed another; those whom the others name, if they name any.
+        """Return the ranks that outlived the first report of a missed peer; only those on named nodes, if any.
 
-        If it names a node itself, and nobody was there any more on any that is named, none is left to suspect.
+        If that report names a node itself, and no rank was left on any named node, there is no suspect.
         """
         there = [rank for rank in self.ranks if self._outlived(rank, missed)]
         named = {node for one in failed if one.failure.cause in SYMPTOMS for node in self._named_by(one.failure)}
@@ -234,14 +234,14 @@ class Inquiry:
         )
 
     def _own_words(self, rank: Rank) -> Diagnosis | None:
-        """What the log of a rank that was still there says of a failure of its own."""
+        """Return a still running rank's own failure by its log; None: the log shows none."""
         from ugro.control_plane.diagnosis import diagnose_so_far  # here, too
 
         found = diagnose_so_far(self.rank_log(rank.rank))
         return None if found is None or found.consequence or found.cause in (*SYMPTOMS, "unknown") else found
 
     def _is_gone(self, rank: Rank) -> bool:
-        """Whether the process of a rank is gone, and nobody wrote down how it ended: what runs it is stopped itself."""
+        """Return whether a rank's process is gone and its end was not recorded: its wrapper is stopped itself."""
         run = self.runs[rank.node]
         ranks = run.ranks if isinstance(run, RunFiles) else ()
         return rank.state == RankState.RUNNING and any(
@@ -265,7 +265,7 @@ class Inquiry:
     # --- nodes and their launchers -----------------------------------------------------------------------------------
 
     def _of_node(self, node: str) -> Iterator[_Suspect]:
-        """What left on a node besides ranks that speak for themselves."""
+        """Yield what left on a node other than ranks with an end of their own."""
         run = self.runs[node]
         if not isinstance(run, RunFiles):
             return
@@ -337,7 +337,7 @@ class Inquiry:
         return _Suspect(weight, self._at(run.exit_at, node), failure)
 
     def _unseen(self, node: str, rank: Rank | None, cause: str, message: str) -> _Suspect:
-        """Something left without a word, so nobody knows when."""
+        """Return a suspect that left no record of its end, so that the time is unknown."""
         failure = FirstFailure(rank=rank.rank if rank else None, node=node, cause=cause, message=message)
         return _Suspect(ITSELF, math.inf, failure)
 
@@ -365,7 +365,7 @@ def _waited_last(suspects: list[_Suspect]) -> list[_Suspect]:
 
 
 def _earliest(suspects: list[_Suspect]) -> _Suspect:
-    """Of those that weigh most, the earliest: by the time itself on one node, and up to `SAME_MOMENT` between nodes."""
+    """Return the earliest of those that weigh most: by exact time on one node, up to `SAME_MOMENT` between nodes."""
     weight = min(one.weight for one in suspects)
     firsts: dict[str, _Suspect] = {}
     for one in sorted((one for one in suspects if one.weight == weight), key=lambda one: (one.at, _order(one.failure))):

@@ -1,4 +1,4 @@
-"""After a failure: try again where the job's policy says so, else propose it and wait for a person's word."""
+"""Handle a failure: try again where the job's policy says so, else propose it and wait for the user's approval."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ class FailureHandler:
             job = self._store.jobs.job(job_id)
         except RecordNewer:
             raise
-        except UgroError:  # lost or broken: others tell of it
+        except UgroError:  # lost or broken: reported elsewhere
             return True
         over = job.state in (JobState.SUCCEEDED, JobState.CANCELLED)
         return over or (self._is_time(job) and await self._decide(job, views))
 
     def _is_time(self, job: Job) -> bool:
-        """A job that goes on, or soon has failed, is for later; a silent node gets its time before all."""
+        """Return whether a job can be decided now: it has a trouble, and an unreachable node has had its grace."""
         if job.state != JobState.UNKNOWN:
             return trouble(job) is not None
         silences = self._store.config.silences()
@@ -82,11 +82,11 @@ class FailureHandler:
     def _readable(self, job_id: str) -> Job | None:
         try:
             return self._store.jobs.job(job_id)
-        except UgroError:  # lost or broken: others tell of it
+        except UgroError:  # lost or broken: reported elsewhere
             return None
 
     async def _go_on_as_approved(self) -> None:
-        """Queue jobs again that were ended for it; what is in the way is reported, and left to the user."""
+        """Queue jobs again that were ended for it. A job that cannot be queued is reported, and left to the user."""
         troubles = Troubles()
         for proposal in self._store.decisions.proposals().values():
             job = self._readable(proposal.job) if proposal.approved else None
@@ -110,7 +110,7 @@ class FailureHandler:
         self._store.timeline.note("", EventKind.RECOVERY, f"cannot be resumed: {why}", job_id)
 
     def _withdraw_what_is_over(self) -> None:
-        """Nobody has to answer whether to end a job that goes on again, or that ended by itself."""
+        """Withdraw proposals to end a job that runs again, or that ended by itself."""
         for proposal in self._store.decisions.proposals().values():
             job = self._readable(proposal.job) if proposal.ends and not proposal.approved else None
             if job and (job.state.ended or job.attempt != proposal.attempt or trouble(job) is None):
@@ -179,24 +179,24 @@ class FailureHandler:
         self._store.timeline.note("", EventKind.PROPOSAL, told, proposal.job)
 
     def _end_hang(self, job: Job, spec: JobSpec) -> bool:
-        """Let a hang count as a failure once it went on for long enough after the alert. The next tick ends it."""
+        """Let a hang count as a failure once it has lasted long enough after the alert. The next tick ends it."""
         hang = hang_of(self._store, job)
         if hang.seconds >= GRACE_AFTER_ALERT * limits_of(spec).floor:
             self._fail_hang(job, hang.rank, "as the job allows")
         return False
 
     def _fail_hang(self, job: Job, rank: int | None, consent: str) -> None:
-        """Let the next tick end a job that hangs, unless it went on, or was ended, meanwhile."""
+        """Let the next tick end a job that hangs, unless it made progress or was ended meanwhile."""
         with self._store.lock():
             now = self._store.jobs.job(job.id)
             if now.attempt == job.attempt and trouble(now) == "hang":
                 self._store.jobs.save(*transitions.fail_hang(now, rank, consent))
 
     def end(self, proposal: Proposal) -> None:
-        """Let the next tick end the job that a proposal is about, and go on with it. Nothing where it has ended.
+        """Let the next tick end the job of a proposal and resume it. Do nothing where it has ended.
 
         Raises:
-            InputError: it goes on again.
+            InputError: it runs again.
         """
         job = self._store.jobs.job(proposal.job)
         if job.state.ended or job.attempt != proposal.attempt:
@@ -250,7 +250,7 @@ def script_of(store: MetadataStore, job: Job) -> str:
 
 
 def proposal_in_words(proposal: Proposal) -> str:
-    """What would be done, in one line."""
+    """Return the proposed action in one line."""
     at = proposal.checkpoint
     where = f"resume from {at.where} ({visible(at.name)})" if at else "begin again"
     first = ["end it"] if proposal.ends else []

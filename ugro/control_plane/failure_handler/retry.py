@@ -14,13 +14,13 @@ from ugro.common.text import duration, some
 from ugro.control_plane.diagnosis.causes import CAUSES
 
 SAME_FAILURES = 2
-"""So many failures of one cause after the same checkpoint are enough: another attempt would be the third."""
+"""Failures of one cause after the same checkpoint that are enough: another attempt would be the third."""
 
 GRACE_AFTER_ALERT = 1.0
-"""Times the watchdog's floor that a hang has to go on after it was told, until a standing consent ends the job."""
+"""Times the watchdog's floor that a hang has to last after the alert, until a standing consent ends the job."""
 
 FROM_OUTSIDE = ("killed", "hang")
-"""Causes that say nothing against the job itself: it may go well once nobody interferes."""
+"""Causes that say nothing against the job itself: it may go well without the interference."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ def decide(
     unseen: Sequence[str] = (),
     steps: Mapping[int, int | None] | None = None,
 ) -> Decision:
-    """What to do about a job's trouble, given the checkpoint it would go on from and what would be changed.
+    """Decide what to do about a job's trouble, given the checkpoint it would resume from and what would be changed.
 
-    `left_out` are nodes that it would go on without, `unseen` is where a checkpoint may be that was not looked at, in
-    words: nobody consents beforehand to go on without a node, or to begin again although there may be a checkpoint.
+    `left_out` are nodes that it would resume without, `unseen` is where a checkpoint may be that was not searched, in
+    words: no policy consents beforehand to resume without a node, or to begin again although there may be a checkpoint.
     `steps` is where the logs of each attempt end (`failed_alike`).
     """
     action = spec.on_failure.action(cause)
@@ -79,8 +79,8 @@ def decide(
 
 
 def failed_alike(job: Job, cause: str, checkpoint: Checkpoint | None, steps: Mapping[int, int | None]) -> int:
-    """How many earlier attempts with this code failed of the same cause at the same place: after the same checkpoint,
-    or at the same step.
+    """Return how many earlier attempts with this code failed of the same cause at the same place: after the same
+    checkpoint, or at the same step.
 
     An attempt's last checkpoint is where the one after it began. `steps` is where the logs of each attempt end.
     """

@@ -1,4 +1,4 @@
-"""Where the ranks of a job stand, asked of all its nodes at once, and kept where a hang was found."""
+"""Stack traces of a job's ranks, asked of all its nodes at once, and kept where a hang was found."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ugro.nodes.remote.stacks.stacks import NodeStacks, own_py_spy, stacks
 from ugro.nodes.transport import Transport
 
 Said = Mapping[str, NodeStacks | NodeError]
-"""What each node of a job said, or why it said nothing."""
+"""The answer of each node of a job, or why it gave none."""
 
 
 class KeptStacks(Record):
-    """Where the ranks of a job stood when it was found to hang, by node. `at` is in seconds since the epoch."""
+    """Stack traces of a job's ranks when it was found to hang, by node. `at` is in seconds since the epoch."""
 
     at: float
     nodes: dict[str, NodeStacks]
@@ -49,7 +49,7 @@ async def ask(
 
 
 def report_of_nccl(answers: Sequence[NodeStacks]) -> str:
-    """NCCL's report: it is of the whole job, on every node."""
+    """Return NCCL's report: it covers the entire job, on every node."""
     return next((answer.nccl for answer in answers if answer.nccl), "")
 
 
@@ -60,7 +60,7 @@ def keep(path: Path, said: Said, at: float) -> None:
 
 
 def kept(path: Path) -> KeptStacks | None:
-    """What was kept; None: nothing, or nothing that can be read."""
+    """Return the kept stack traces; None: there are none, or they cannot be read."""
     try:
         return known_part(KeptStacks, json.loads(path.read_bytes()))
     except (OSError, ValueError, RecursionError):

@@ -1,9 +1,9 @@
 """The master's memory: plain JSON files that `cat` and `jq` read.
 
     $UGRO_HOME/
-      lock                who changes records just now (flock; readable text); tick.lock: who observes and decides;
-                          serve.lock: the resident controller. Who takes a job's next step on its nodes has its folder
-                          locked (flock)
+      lock                held by the process that changes records (flock; readable text); tick.lock: by the one that
+                          observes and decides; serve.lock: by the resident controller. A process that takes a job's
+                          next step on its nodes locks the job's folder (flock)
       master              this master's id
       cluster.json        TinyDB: nodes (last view of each), jobs (index of the live ones), drains, meta (with the seal
                           of finished.jsonl), leftovers, speeds, proposals, what is undecided and whose
@@ -12,12 +12,12 @@
       finished.jsonl      index of the jobs that ended, one Summary a line
       events.jsonl        every change of every job and node (the older half in events.1.jsonl)
       links.jsonl         how fast the way from each node to each other was measured to be
-      alerts.yaml         channels and rules of a person (docs/alerts.md); alerts.json: what was told, and what waits
+      alerts.yaml         the user's channels and rules (docs/alerts.md); alerts.json: alerts sent, and alerts to send
       log/ugro.log        what UGRO did and what surprised it, without secrets (the older half in ugro.log.1)
       ugro.sock           where the resident controller takes requests, while it runs
       secrets/            a file of mode 0600 for each secret (docs/jobs.md); their values are masked in all the others
                           but specs and logs
-      token               what callers over HTTP show to change things; token.view: to look (docs/api.md)
+      token               the token of HTTP callers that change things; token.view: of those that read (docs/api.md)
       incoming/           code that clients of the resident controller send; its snapshot is taken from there
       snapshots/          where the last snapshot of each working directory is, for the next one to share files with
       history/NODE/       raw.jsonl, looks.jsonl, quarters.jsonl: what its GPUs showed, each 2 s, minute and quarter of
@@ -39,8 +39,8 @@ a crash leaves at most an index entry too many, which the next tick settles. A c
 event, then to the cluster's timeline, then to the job's: what a crash kept from these is added at the next tick.
 
 A record that cannot be read, is that of another job, or is gone is no job's end: lists pass it over and name it, a
-rebuild leaves it where it was, and who would start something stops, since what a live one holds is not known. Only a
-folder that never had a record is passed over without a message: a submission that was cut short.
+rebuild leaves it where it was, and no job starts, since what a live one holds is not known. Only a folder that never
+had a record is passed over without a message: a submission that was cut short.
 
 A record with a later schema version, or with keys that are not known, is one of a newer UGRO: it is named so and left
 as it is, nothing older is put in its place, and it stops nothing unless the job may hold something.

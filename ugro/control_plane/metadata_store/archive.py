@@ -59,7 +59,7 @@ class Archive:
             return self._read[1]
 
     def recent(self, count: int) -> list[Summary]:
-        """The last ones, without reading the whole file."""
+        """Return the last ones, without reading the entire file."""
         with state_errors(self.path):
             rows = read_tail(self.path, Summary, (count + 1) * LINE_BYTES)
         return list({summary.id: summary for summary in rows}.values())[-count:]
@@ -73,13 +73,13 @@ class Archive:
                 return {found[1].decode() for line in file if (found := _ID.match(line))}
 
     def seal(self) -> Seal:
-        """What the file is now."""
+        """Return the seal of the file as it is now."""
         with state_errors(self.path):
             size = self.path.stat().st_size if self.path.exists() else 0
             return {"bytes": size, "crc32": _crc(self.path, size)}
 
     def damage(self, seal: Seal) -> list[StateError]:
-        """What is wrong with the file if it does not say any more what it said when it was sealed."""
+        """Return the damage of the file, if its sealed part has changed."""
         with state_errors(self.path):
             seen = self._seen() if self.path.exists() else (0, 0)
             if self._judged is None or self._judged[:2] != (seen, seal):

@@ -1,4 +1,4 @@
-"""What nodes still owe: `leftovers`, of jobs that ended, and `removals`, of jobs that were removed (`cluster.json`)."""
+"""Unconfirmed work on nodes: `leftovers`, of jobs that ended, and `removals`, of removed ones (`cluster.json`)."""
 
 from __future__ import annotations
 

@@ -32,9 +32,9 @@ CLUSTER_VERSION = 1
 
 
 def read_tables(path: Path, sound: Tables | None = None) -> tuple[Tables | None, list[DamagedRow]]:
-    """What the file says, and which rows are damaged and left out; None: there is none, and never was.
+    """Return the file's tables, and the damaged rows that are left out; None: there is no file, and never was.
 
-    `sound` is what it said, or was made to say, before.
+    `sound` are its tables as they were last read or written.
 
     Raises:
         RecordUnreadable: it is incomplete, no object of tables, or gone, and only its copy is there.
@@ -88,7 +88,7 @@ class TransactionStorage(Storage):
 
 
 def storage_of(db: TinyDB) -> TransactionStorage:
-    """What a transaction was read from."""
+    """Return the storage of a transaction."""
     assert isinstance(db.storage, TransactionStorage)
     return db.storage
 

@@ -60,7 +60,7 @@ class ClusterTables:
         self._timeline.note("", EventKind.DAMAGED, f"{self._file.path}: {row}; it is kept in {self._file.aside.path}")
 
     def problems(self) -> list[StateError]:
-        """Return what is wrong with the indexes and stops nobody: lists of ended jobs may lack some."""
+        """Return the problems of the indexes that stop no command: lists of ended jobs may lack some."""
         with self.look() as db:
             newer = [RecordNewer(self._file.path, words, {}) for words in _newer_rows(db)]
             with state_errors(self._file.path):

@@ -1,4 +1,4 @@
-"""How nodes were reached and seen last, who is unreachable or drained, and which master this is."""
+"""Nodes as they were reached and seen last, which are unreachable or drained, and which master this is."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ class ConfigStore:
         configs: Iterable[NodeConfig] = (),
         silences: Mapping[str, Silence] | None = None,
     ) -> None:
-        """Keep what nodes said and how they were reached, for when they do not answer or left the inventory.
+        """Keep the nodes' views and how they were reached, for when they are unreachable or left the inventory.
 
-        `silences` names all that did not answer at this look.
+        `silences` names all that were unreachable at this observation.
         """
         with self._tables.change() as db:
             table = db.table("nodes")
@@ -99,15 +99,15 @@ class ConfigStore:
         return {row.name: row for row in rows}
 
     def remembered_nodes(self) -> dict[str, NodeView]:
-        """What each node said last."""
+        """Return the last view of each node."""
         return {name: row.view for name, row in self._node_rows().items() if row.view}
 
     def remembered_node(self, name: str) -> NodeView | None:
-        """What a node said last, or None."""
+        """Return the last view of a node, or None."""
         return self.remembered_nodes().get(name)
 
     def remembered_configs(self) -> dict[str, NodeConfig]:
-        """How each node was reached last, also those that left the inventory since."""
+        """Return how each node was reached last, including those that left the inventory since."""
         return {name: row.config for name, row in self._node_rows().items() if row.config}
 
     def known_gpus(self) -> dict[str, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""What a person has to decide about jobs that failed: the `undecided` and `proposals` tables of `cluster.json`."""
+"""Decisions about jobs that failed: the `undecided` and `proposals` tables of `cluster.json`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Decisions:
             return [str(row["job"]) for row in db.table("undecided").all()]
 
     def remember_undecided(self, job_id: str, undecided: bool = True) -> None:
-        """Keep that something is to be decided about a job's failure, or that it was."""
+        """Note that a job's failure is to be decided, or that it was."""
         with self._tables.change() as db:
             table = db.table("undecided")
             table.remove(lambda row: row.get("job") == job_id)
@@ -31,7 +31,7 @@ class Decisions:
                 table.insert({"job": job_id})
 
     def proposals(self) -> dict[str, Proposal]:
-        """Return what waits for a person's yes or no, or was approved and is still to be done, by job."""
+        """Return the proposals that wait for the user's approval, or are approved and still to be done, by job."""
         with self._tables.look() as db:
             rows = [dict(row) for row in db.table("proposals").all()]
         found = [known_part(Proposal, row) for row in rows]

@@ -1,4 +1,4 @@
-"""Which nodes are drained: what a table says, and what the timeline says happened since. Pure, but for the table."""
+"""Drained nodes: those of a table, and the timeline's changes since. Pure, but for the table."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def drains_told(drains: Mapping[str, Drain], events: Iterable[Event]) -> dict[st
 
 
 def _drain_told(event: Event) -> Drain:
-    """The drain that an event tells of. One of an origin that only a newer UGRO knows is not for this one to end."""
+    """Return the drain that an event reports. If only a newer UGRO knows its origin, this one may not end it."""
     origin = _origin_before(event.message) if event.origin is None else event.origin
     known = origin if isinstance(origin, DrainOrigin) else DrainOrigin.PERSON
     return Drain(node=event.node, reason=event.message, since=event.at, origin=known)
 
 
 def _origin_before(reason: str) -> DrainOrigin:
-    """Where a drain comes from whose row or event an earlier UGRO wrote: only its words told that."""
+    """Return the origin of a drain whose row or event an earlier UGRO wrote: only its text shows it."""
     return DrainOrigin.INVENTORY if reason == "it is not in the inventory any more" else DrainOrigin.PERSON
 
 

@@ -51,7 +51,7 @@ QUARTERS = Tier("quarters", 900.0, 366 * DAY)
 TIERS = (RAW, MINUTES, QUARTERS)
 
 MEANS = ("utilization_percent", "memory_used_mib", "temperature_c", "power_w", "sm_clock_mhz")
-"""What a coarser line has the mean and the range of; of all else it has what the last sample showed."""
+"""Fields of which a coarser line has the mean and the range; of all others it has the last sample's value."""
 
 
 class GpuHistory:
@@ -169,7 +169,7 @@ def _mean(seen: Sequence[GpuLook]) -> GpuLook:
 
 
 def _first(path: Path, otherwise: float) -> float:
-    """When the first look of a file was, if that can be read."""
+    """Return the time of a file's first sample, if it can be read."""
     with path.open("rb") as file:
         found = list(whole_lines([file.readline(LONGEST_LINE)], GpuLook))
     return found[0].at if found else otherwise

@@ -1,4 +1,4 @@
-"""What names equal runs, so that one run's past says something of the next."""
+"""Keys of equal runs, so that one run's past predicts the next."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def run_of(spec: JobSpec) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def run_key(what: str, args: tuple[str, ...], gpus_per_node: int | None, gpus: int | None = None) -> str:
-    """The same for jobs of the same script with the same arguments on as many GPUs a node, or as many in all."""
+    """Return the key of jobs with the same script, arguments and GPUs a node or in all."""
     named: list[object] = [what, list(args), gpus_per_node]
     if gpus is not None:
         named.append(gpus)  # only then: runs of an earlier UGRO keep their key

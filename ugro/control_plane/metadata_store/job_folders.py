@@ -41,7 +41,7 @@ Seen = tuple[int, int, int]
 
 
 class JobFolders:
-    """What reads them; `JobRegistry` adds what changes jobs, and the indexes.
+    """Read the jobs' folders; `JobRegistry` adds the changes of jobs, and the indexes.
 
     Raises (from any method):
         StateError: a file or folder cannot be read or written, with its name.
@@ -53,7 +53,7 @@ class JobFolders:
         self._specs: dict[str, tuple[Seen, JobSpec]] = {}
 
     def files(self, job_id: str) -> JobFiles:
-        """Where a job's files are."""
+        """Return the paths of a job's files."""
         return JobFiles(self._jobs / job_id)
 
     # --- ids ---------------------------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ class JobFolders:
         return 1
 
     def cut_short(self) -> list[str]:
-        """The folders of interrupted submissions before their record, and that nobody is at any more."""
+        """Return the folders of submissions that were interrupted before their record, and that no process uses."""
         found = []
         for name in self._folders():
             if not self.files(name).record.exists() and not self._had_record(name):
@@ -122,7 +122,7 @@ class JobFolders:
         return job
 
     def spec(self, job_id: str) -> JobSpec:
-        """What was asked for when the job was submitted, or for its present attempt."""
+        """Return the spec of a job, as it was submitted or for its present attempt."""
         seen = seen_as(f"{self._jobs}/{job_id}/spec.json")
         known = self._specs.get(job_id)
         if seen is None or known is None or known[0] != seen:

@@ -23,10 +23,10 @@ from ugro.control_plane.metadata_store.records import known_part, read_record
 
 
 class Indexed(NamedTuple):
-    """What the indexes were made of: how many jobs, and those whose record cannot be read.
+    """Result of a rebuild of the indexes: the number of jobs, and those whose record cannot be read.
 
     An unreadable one that had ended before keeps its line among the ended; any other counts as live, so that nothing
-    is started on what it may hold. `mended` says in words what was done about a `cluster.json` that was broken.
+    is started on what it may hold. The last field says in words how a broken `cluster.json` was repaired.
     """
 
     live: int

@@ -36,7 +36,7 @@ class JobLogs:
     """The logs of one attempt, on its nodes and in a folder here.
 
     `starts` says at which offset each copy in the folder begins, where it is a window of its log and no prefix.
-    `silent` are the nodes that could not be read when they were asked last, and why.
+    `silent` are the nodes that were unreachable when they were asked last, and why.
 
     Raises (from any method):
         StateError: the folder cannot be written.
@@ -63,8 +63,8 @@ class JobLogs:
     def reader(
         self, rank: int | None = None, torchrun: bool = False, setup: bool = False, only: frozenset[str] | None = None
     ) -> LogReader:
-        """What reads the copies: of one rank alone, with torchrun's own words, of the setup command alone, or `only`
-        the copies of these names.
+        """Return the reader of the copies: of one rank alone, with torchrun's own log, of the setup command alone, or
+        `only` the copies of these names.
         """
         return LogReader(self.folder, rank, torchrun, setup, self._starts, only)
 
@@ -73,16 +73,16 @@ class JobLogs:
         return self._starts.get(copy.name, 0)
 
     def window_from(self, position: Mapping[str, int], folder: Path) -> JobLogs | None:
-        """What comes after a position, in another folder; None: the copies reach as far as that."""
+        """Return the logs after a position, in another folder; None: the copies reach as far as that."""
         behind = any(_size(self.folder / name) < offset for name, offset in position.items())
         return JobLogs(self._engine, self._job, self.nodes, folder, position, self._clock) if behind else None
 
     def again(self) -> JobLogs:
-        """The same, to be brought once more: silent nodes are asked again."""
+        """Return the same logs, to be brought once more: unreachable nodes are asked again."""
         return JobLogs(self._engine, self._job, self.nodes, self.folder, self._starts, self._clock)
 
     async def round(self, within: float | None = None, total: int = TOTAL) -> LogFetch:
-        """Bring what is new, at most `total` bytes. Nodes that were silent before are not asked again."""
+        """Bring what is new, at most `total` bytes. Nodes that were unreachable before are not asked again."""
         at = self._clock.now()
         names = [node for node in self.nodes if node not in self.silent]
         each = total // max(1, len(names))

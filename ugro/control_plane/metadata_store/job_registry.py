@@ -1,4 +1,4 @@
-"""What changes jobs, in the order of writes that the package's docstring tells, and the lists of them."""
+"""Change jobs, in the order of writes that the package's docstring gives, and list them."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class JobRegistry(JobFolders):
             return self._save(job, EventKind.RESUMED, message)
 
     def respecify(self, job_id: str, spec: JobSpec, kind: EventKind, message: str) -> Job:
-        """Change what a job was asked for, and add that to its events. The spec first: a lost event is no lost wish."""
+        """Change a job's spec, and add an event of it. The spec is written first: a crash may only lose the event."""
         files = self.files(job_id)
         with self._lock.held(), state_errors(files.folder):
             write_atomic(files.spec, spec.model_dump_json(indent=1))
@@ -165,9 +165,9 @@ class JobRegistry(JobFolders):
 
     @contextlib.contextmanager
     def removing(self, job: Job) -> Iterator[bool]:
-        """Be the one who removes what an ended job left; False: another is at it, or the job is as it was no more.
+        """Hold the removal of an ended job's files; False: another process has it, or the job has changed.
 
-        It cannot be resumed meanwhile. Slow work on nodes may be done inside. What is locked is its timeline, which is
+        It cannot be resumed meanwhile. Slow work on nodes may be done inside. The lock is on its timeline, which is
         never replaced, so that nothing has to be written on a full disk.
         """
         events = self.files(job.id).events
@@ -307,7 +307,7 @@ class JobRegistry(JobFolders):
         return self._index.ended_ids() - (self._live_ids() or set())
 
     def recent(self, count: int, on_unreadable: OnUnreadable = stop_at) -> list[Job]:
-        """The jobs that ended last. `live` tells of unreadable ones whose end is not known."""
+        """Return the jobs that ended last. `live` reports unreadable ones whose end is not known."""
         ended = {job.id for job in self._indexed(pass_over) if job.state.ended}
         past = {row.id for row in self._index.ended_last(count)} - (self._live_ids() or set())
         return self.all(ended | past, on_unreadable)[-count:]

@@ -1,4 +1,4 @@
-"""Who acts now. A lock file has a readable text that says who holds it; a job's own lock is on its folder.
+"""Locks between processes. A lock file has a readable text that names its holder; a job's lock is on its folder.
 
 All are `flock`s: the kernel lets go of them when their holder dies.
 """
@@ -57,10 +57,10 @@ class RecordsLock:
 
     @contextlib.contextmanager
     def held(self, patience: float = LOCK_PATIENCE) -> Iterator[None]:
-        """Be the writer. An event loop stands still meanwhile: coroutines use `run`.
+        """Hold the lock for writing. It blocks an event loop: coroutines use `run`.
 
         Raises:
-            StateLocked: another process is, for longer than `patience` seconds; the message says which.
+            StateLocked: another process holds it for longer than `patience` seconds; the message says which.
         """
         with self._threads, contextlib.ExitStack() as stack:
             if self._depth == 0:
@@ -114,10 +114,10 @@ class _Busy(Exception):
 
 @contextlib.contextmanager
 def held(path: Path, patience: float) -> Iterator[None]:
-    """Be the one who holds a lock.
+    """Hold a lock.
 
     Raises:
-        StateLocked: another process does and did not finish within `patience` seconds; the message says who.
+        StateLocked: another process held it for longer than `patience` seconds; the message says which.
     """
     lock = FileLock(path, timeout=patience)
     with state_errors(path):
@@ -138,7 +138,7 @@ def held(path: Path, patience: float) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def held_in_turn(path: Path, patience: float) -> AsyncIterator[None]:
-    """The same for what is held across awaits: the event loop goes on while another process holds it.
+    """Hold a lock across awaits: the event loop keeps running while another process holds it.
 
     Raises:
         StateLocked: as `held` does.
@@ -158,9 +158,9 @@ async def held_in_turn(path: Path, patience: float) -> AsyncIterator[None]:
 
 @contextlib.contextmanager
 def alone_on(path: Path) -> Iterator[bool]:
-    """Be the only one, among all processes, who acts on what a folder or file stands for; False: another one does.
+    """Hold the lock on a folder or file, among all processes; False: another process holds it.
 
-    It is itself locked, so that nothing has to be written on a full disk.
+    The path itself is locked, so that nothing has to be written on a full disk.
     """
     with state_errors(path):
         descriptor = os.open(path, os.O_RDONLY)

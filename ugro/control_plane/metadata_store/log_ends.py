@@ -11,10 +11,10 @@ import os
 from pathlib import Path
 
 TAIL_BYTES = 64 * 1024
-"""How much of the end of a log is read for a diagnosis when a rank of a job failed."""
+"""Bytes at the end of a log that are read for a diagnosis when a rank of a job failed."""
 
 ERROR_BYTES = 1024 * 1024
-"""How long torch's error file may be and still be read: it is one JSON document, of which a part is worth nothing."""
+"""Bytes up to which torch's error file is read: it is one JSON document, of which a part is worth nothing."""
 
 ENDS = "ends"
 

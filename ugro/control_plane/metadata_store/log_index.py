@@ -58,14 +58,14 @@ class KeptLine:
 
     number: int
     offset: int
-    """Where the line begins in its log."""
+    """Offset of the line in its log."""
     data: bytes
     before: int = 0
     after: int = 0
 
     @property
     def text(self) -> str:
-        """What is shown, without the halves of characters at its ends."""
+        """The shown text, without the halves of characters at its ends."""
         begin = next((n for n, byte in enumerate(self.data[:4]) if byte & 0xC0 != 0x80), 0) if self.before else 0
         return codecs.utf_8_decode(self.data[begin:], "replace", not self.after)[0]
 
@@ -243,7 +243,7 @@ class IndexedLog:
         return counts
 
     def _extend(self) -> None:
-        """Count the line ends that the index does not know of, and keep the counts of whole blocks."""
+        """Count the line ends that the index does not have, and keep the counts of full blocks."""
         kept = len(self._counts)
         for block in range(kept - 1, self.size // BLOCK):
             self._counts.append(self._counts[-1] + self._ends_counted(block))

@@ -26,12 +26,12 @@ CPU_SECONDS, MEMORY = 20, 1024**3
 
 
 class Matches(NamedTuple):
-    """Where lines match: offset and length in bytes of each first match. `next`: where to continue; None: all done."""
+    """Matching lines: offset and length in bytes of each first match. `next`: where to continue; None: all done."""
 
     places: tuple[tuple[int, int], ...]
     next: int | None
     error: str = ""
-    """What is wrong with the expression."""
+    """The error in the expression."""
 
 
 def matches(log: Path, pattern: str, start: int, limit: int, within: float) -> Matches:

@@ -1,4 +1,4 @@
-"""Which jobs' outputs are still to come to the master (`outputs` in `cluster.json`), and what became of them."""
+"""Jobs whose outputs are still to come to the master (`outputs` in `cluster.json`), and the state of outputs."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from ugro.common.text import clock, printable, some
 Model = TypeVar("Model", bound=BaseModel)
 Fields = dict[str, Any]
 OnUnreadable = Callable[[RecordUnreadable], object]
-"""What to do about one unreadable record among many, as `os.walk` takes its `onerror`."""
+"""Handler of one unreadable record among many, as `os.walk` takes its `onerror`."""
 
 
 def _with_code_of_attempts(job: Fields) -> Fields:
@@ -56,17 +56,17 @@ def may_hold(error: RecordUnreadable) -> bool:
 
 
 def stop_where_held(error: RecordUnreadable) -> None:
-    """For those who give out GPUs, or look at who has them."""
+    """Handler for callers that assign GPUs, or list their holders."""
     if may_hold(error):
         raise error
 
 
 def pass_over(error: RecordUnreadable) -> None:
-    """For those who need only what can be read, where the rest is reported elsewhere."""
+    """Handler for callers that need only readable records, where the others are reported elsewhere."""
 
 
 def copy_before(path: Path) -> Path:
-    """Where the content of a record before its last change is kept."""
+    """Return the path of a record's content before its last change."""
     return path.with_name(path.name + ".before")
 
 
@@ -143,7 +143,7 @@ def unknown_keys(error: ValidationError) -> list[tuple[str | int, ...]]:
 
 
 def keys_in_words(keys: Iterable[tuple[str | int, ...]]) -> str:
-    """That a record has keys that only a newer UGRO knows."""
+    """Return in words that a record has keys that only a newer UGRO knows."""
     return f"it has keys that are not known here: {some([printable('.'.join(map(str, key))) for key in keys])}"
 
 
@@ -180,7 +180,7 @@ def _remove(fields: Any, place: Sequence[str | int]) -> None:
 
 
 def unparsed(path: Path, error: ValueError | RecursionError) -> str:
-    """Why a file's text could not be parsed, in words."""
+    """Return in words why a file's text could not be parsed."""
     if path.stat().st_size == 0:
         return "it is empty"
     match error:
@@ -233,14 +233,14 @@ def _way_back(path: Path) -> str:
 
 
 def read_lines(path: Path, model: type[Model]) -> Iterator[Model]:
-    """The records of a JSON-lines file; a line that a crash tore is passed over."""
+    """Yield the records of a JSON-lines file; a line that a crash cut short is passed over."""
     if path.exists():
         with path.open("rb") as file:
             yield from whole_lines(iter(lambda: file.readline(LONGEST_LINE), b""), model)
 
 
 def read_tail(path: Path, model: type[Model], reach: int) -> list[Model]:
-    """The records that are whole in the last `reach` bytes of a JSON-lines file."""
+    """Return the complete records in the last `reach` bytes of a JSON-lines file."""
     if not path.exists():
         return []
     with path.open("rb") as file:
@@ -249,7 +249,7 @@ def read_tail(path: Path, model: type[Model], reach: int) -> list[Model]:
 
 
 def whole_lines(lines: Iterable[bytes], model: type[Model]) -> Iterator[Model]:
-    """The records among JSON lines; a line that a crash tore is passed over.
+    """Yield the records among JSON lines; a line that a crash cut short is passed over.
 
     Of one that a newer UGRO wrote, the part that is known here counts.
     """

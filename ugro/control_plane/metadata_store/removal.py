@@ -1,8 +1,8 @@
-"""What ended jobs left on the master and on nodes: how much it is, what of it can go, and its removal.
+"""Files of ended jobs on the master and on nodes: their size, what of them can go, and their removal.
 
 Whatever looks like a checkpoint goes only with consent, with the code that reads it: also one that cannot be shown to
-be whole, which may still be all that is left of days of work. Where it is not known whether there are any, because a
-node is unreachable, that counts as if there were.
+be complete, which may still be all that is left of days of work. Where a node is unreachable, so that its checkpoints
+are unknown, it counts as having some.
 
 Nothing here holds the store's lock over work on nodes (docs/adr/0001). Each job's removal may be cut short at any point
 and repeated: node folders keep their mark to the end, and what is still owed by unreachable nodes is noted first.
@@ -38,17 +38,17 @@ from ugro.nodes.remote.footprint.footprint import Footprint, JobFootprint, Remov
 from ugro.nodes.transport import Transport
 
 SEARCHES = 4
-"""Jobs whose checkpoints are looked for at the same time: each look reads whole folders on nodes."""
+"""Jobs whose checkpoints are searched at the same time: each search reads whole folders on nodes."""
 
 NOT_HERE = (OutputsState.OWED, OutputsState.PARTIAL, OutputsState.TOO_LARGE)
-"""Of outputs in these states some are on nodes alone."""
+"""States of outputs of which some are on nodes alone."""
 
 SEARCH_WITHIN = 120.0
 """Seconds that a node has to list the checkpoints of one job."""
 
 
 class KeptBecause(StrEnum):
-    """Why something of a job stays."""
+    """Reason why something of a job stays."""
 
     CHECKPOINTS = "it has checkpoints"
     UNSEEN = "it is not known whether it has checkpoints"
@@ -71,10 +71,10 @@ class NodeFolder:
 
 @dataclass(frozen=True)
 class DiskUse:
-    """What a job takes up. Bytes are those of files; of snapshots (`has_code`), what no other job's shares.
+    """Disk use of a job. Bytes are those of files; of snapshots (`has_code`), what no other job's shares.
 
     `outputs` are the copies of what it declares, which `record` has, too; `outputs_due`: not all of them came.
-    `checkpoints` are all of them, whole or not, wherever they are. `unseen` says what was not searched; `silent` are
+    `checkpoints` are all of them, complete or not, wherever they are. `unseen` has what was not searched; `silent` are
     the nodes it ran on that could not be asked, `copies` the labels of checkpoints that the master has.
     """
 
@@ -93,7 +93,7 @@ class DiskUse:
 
     @property
     def resumable(self) -> KeptBecause | None:
-        """Why it may be one to resume from; None: it cannot be resumed from."""
+        """The reason why the job may still be resumed; None: it cannot be."""
         if self.checkpoints:
             return KeptBecause.CHECKPOINTS
         return KeptBecause.UNSEEN if self.unseen else None
@@ -106,7 +106,7 @@ class DiskUse:
 
 @dataclass(frozen=True)
 class Survey:
-    """What jobs take up, and the nodes of the inventory that could not be asked."""
+    """Disk use of jobs, and the nodes of the inventory that could not be asked."""
 
     uses: tuple[DiskUse, ...]
     silent: Mapping[str, NodeError] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class Survey:
 
 @dataclass(frozen=True)
 class Going:
-    """What `ugro gc` removes of a job; `kept` says why its code and node folders stay."""
+    """The parts of a job that `ugro gc` removes; `kept` says why its code and node folders stay."""
 
     use: DiskUse
     logs: bool
@@ -130,7 +130,7 @@ def chosen(rows: Sequence[Summary], before: float, keep: int) -> list[str]:
 
 
 def decide(use: DiskUse, undecided: Collection[str], owing: Collection[str], with_checkpoints: bool) -> Going:
-    """What of an ended job goes. Its logs are nothing that it is resumed from."""
+    """Decide which parts of an ended job go. Its logs are not needed to resume it."""
     kept: KeptBecause | None = None
     if use.job.id in undecided:
         return Going(use, False, False, KeptBecause.UNDECIDED)
@@ -149,7 +149,7 @@ def decide(use: DiskUse, undecided: Collection[str], owing: Collection[str], wit
 
 
 def decide_all(store: MetadataStore, found: Survey, with_checkpoints: bool) -> list[Going]:
-    """What of each job goes, where anything is to be said of it."""
+    """Decide which parts of each job go; jobs without any, and without a reason to keep one, are left out."""
     open_, owed = undecided(store), owing(store)
     going = [decide(use, open_, owed, with_checkpoints) for use in found.uses]
     return [one for one in going if one.logs or one.code or one.kept]
@@ -190,7 +190,7 @@ def require_removable(store: MetadataStore, job: Job) -> None:
 
 
 def places(inventory: Inventory, job: Job) -> list[NodeConfig]:
-    """Where a job ran, in any of its attempts; a node as the inventory describes it now, if that is the same place."""
+    """Return the nodes of all attempts of a job, as the inventory describes them now if that is the same place."""
     found: dict[tuple[str, str, str | None, str], NodeConfig] = {}
     for placement in (job.placement, *(past.placement for past in job.past)):
         for share in placement.shares if placement else ():
@@ -205,7 +205,7 @@ def places(inventory: Inventory, job: Job) -> list[NodeConfig]:
 
 
 def master_use(store: MetadataStore, job: Job) -> DiskUse:
-    """What a job takes up on the master."""
+    """Return the disk use of a job on the master."""
     logs, snapshots = logs_of(store, job.id), snapshots_of(store, job.id)
     taken = logs.bytes if logs else 0
     own = freed_bytes(snapshots)
@@ -284,7 +284,7 @@ async def _checkpoints(
 
 @dataclass(frozen=True)
 class Done:
-    """What went of one job, and the nodes that broke off."""
+    """The parts of one job that went, and the nodes that broke off."""
 
     going: Going
     failed: Mapping[str, NodeError] = field(default_factory=dict)
@@ -314,9 +314,9 @@ async def collect(store: MetadataStore, pool: Pool, going: Going) -> Done:
 
 
 async def remove(store: MetadataStore, pool: Pool, use: DiskUse) -> dict[str, Removal | NodeError]:
-    """Remove an ended job wholly: its folders on nodes, then its record. Returns what each node said.
+    """Remove an ended job: its folders on nodes, then its record. Return the answer of each node.
 
-    What is to go is noted first. Where a node is unreachable the note stays, and a later tick does it.
+    The removal is noted first. For an unreachable node the note stays, and a later tick completes it.
 
     Raises:
         InputError: the job changed meanwhile, or something of it runs.
@@ -343,7 +343,7 @@ async def remove(store: MetadataStore, pool: Pool, use: DiskUse) -> dict[str, Re
 
 
 async def remove_owed(store: MetadataStore, pool: Pool, owed: Sequence[Owed]) -> None:
-    """Remove from one node what was owed by it; what is not settled stays noted, as does all where it is silent."""
+    """Remove from one node what it owes. Unsettled removals stay noted, as do all of an unreachable node."""
     node = owed[0].config
     try:
         told = await remove_jobs(pool.transport(node), [(one.job, one.uid) for one in owed])

@@ -1,6 +1,6 @@
-"""What the master keeps of ended jobs: how much it is, and its removal, with a note left where it was.
+"""The master's files of ended jobs: their size, and their removal, with a note left in their place.
 
-What killed commands left goes, too.
+Files that killed commands left go, too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ugro.nodes.code_sync.manifest import list_beside
 SNAPSHOT_NAME = re.compile(r"snapshot(-\d+)?")
 
 STRAY_AFTER = 3600.0
-"""Seconds after which nobody is still writing a temporary file."""
+"""Seconds after which no process is still writing a temporary file."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _remove_noted(note: Path, folders: Sequence[Path], now: float) -> None:
             if error.errno not in FULL:
                 raise
         for folder in folders:
-            # Under another name first: half of it must not be taken for the whole. `strays` knows that name.
+            # Under another name first: half of it must not be taken for all of it. `strays` knows that name.
             gone = folder.with_name(f".tmp-gone-{folder.name}")
             shutil.rmtree(gone, ignore_errors=True)
             folder.rename(gone)
@@ -104,7 +104,7 @@ def _remove_noted(note: Path, folders: Sequence[Path], now: float) -> None:
 
 
 def pruned_at(store: MetadataStore, job_id: str) -> str | None:
-    """When a job's logs were removed, in words; None: they were not."""
+    """Return in words when a job's logs were removed; None: they were not."""
     path = store.jobs.files(job_id).pruned
     return path.read_text(errors="replace").strip() if path.exists() else None
 

@@ -1,4 +1,4 @@
-"""What each table of `cluster.json` may say. A row that says anything else is put aside, and the others are used.
+"""The schemas of the tables of `cluster.json`. A row that does not match is put aside, and the others are used.
 
 A damaged row counts as not there. Before `cluster.json` is next written without it, it is kept in `cluster.json.aside`,
 one JSON line a row, from which `ugro state rebuild` takes back what is valid by then. A row with unknown keys is one of
@@ -50,7 +50,7 @@ JobId = Annotated[str, AfterValidator(_job_id)]
 
 
 class NodeRow(Record):
-    """What one node said last, how it was reached, the GPUs it ever showed, and since when it is silent."""
+    """One node's last view, how it was reached, the GPUs it ever showed, and since when it is unreachable."""
 
     name: Name
     config: NodeConfig | None = None
@@ -96,7 +96,7 @@ class DrainRow(Drain):
 
 
 class LeftoverRow(Record):
-    """The nodes that owe their word about an attempt that ended."""
+    """The nodes that have not confirmed the end of an attempt."""
 
     job: JobId
     attempt: Annotated[int, Field(ge=1)] = 1
@@ -104,7 +104,7 @@ class LeftoverRow(Record):
 
 
 class SpeedRow(Record):
-    """How fast a GPU was measured to be, in steps a second."""
+    """Measured speed of a GPU, in steps a second."""
 
     uuid: str
     name: str
@@ -149,15 +149,15 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     "outputs": ("job",),
     "speeds": ("uuid",),
 }
-"""What tells the rows of a table apart. The other tables are rebuilt from the jobs' folders."""
+"""The key of each table. The other tables are rebuilt from the jobs' folders."""
 
 _PARTS = ("config", "view", "gpus", "silence")
-"""Of a node's row, what goes without the others."""
+"""Parts of a node's row that are valid without the others."""
 
 
 @dataclass(frozen=True)
 class DamagedRow:
-    """A row as it was, and what is wrong with it. Without an `id` it is a whole table."""
+    """A damaged row as it was, and why it is damaged. Without an `id` it is an entire table."""
 
     table: str
     id: str | None
@@ -247,7 +247,7 @@ def newer_keys(tables: Tables) -> dict[str, list[tuple[str | int, ...]]]:
 
 
 class Aside:
-    """`cluster.json.aside`: the rows that were put aside, for a person to correct."""
+    """`cluster.json.aside`: the rows that were put aside, for the user to correct."""
 
     def __init__(self, cluster: Path) -> None:
         self._cluster = cluster
@@ -261,7 +261,7 @@ class Aside:
                 append_line(self.path, row.line)
 
     def problems(self, damaged: Iterable[DamagedRow]) -> list[StateError]:
-        """What is damaged in the file just now, and what lies aside. Raises OSError."""
+        """Return the damage in the file just now, and the rows that lie aside. Raises OSError."""
         found = [
             StateError(
                 f"{self._cluster}: {one}; it counts as not there",
@@ -323,7 +323,7 @@ def _id_of(entry: dict[str, Any]) -> str | None:
 
 
 def _rows(entry: dict[str, Any]) -> list[tuple[str, Any]]:
-    """The rows of a line; those of a whole table may stand in a list, too."""
+    """Return the rows of a line; those of an entire table may stand in a list, too."""
     table, rows = entry["table"], entry["row"]
     if _id_of(entry) is None and isinstance(rows, (dict, list)):
         return [(table, row) for row in (rows.values() if isinstance(rows, dict) else rows)]
@@ -346,6 +346,6 @@ def _put(db: TinyDB, table: str, row: Any) -> bool:
 
 
 def _name(table: str, row: Mapping[str, Any]) -> str:
-    """What a row is about, in words."""
+    """Return the subject of a row, in words."""
     values = (row.get(column, 1) for column in _KEYS[table])
     return printable(" ".join(str(value.get("name") if isinstance(value, dict) else value) for value in values))

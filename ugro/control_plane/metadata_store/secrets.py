@@ -112,7 +112,7 @@ class SecretStore:
         ]
 
     def require(self, names: Iterable[str]) -> None:
-        """Check that secrets are set and that nobody else can read them. Tokens are made.
+        """Check that secrets are set and that no other user can read them. Missing tokens are made.
 
         Raises:
             SecretMissing: one is not set; the hint says how to set it.
@@ -164,9 +164,9 @@ class SecretStore:
 
     @property
     def masker(self) -> Masker:
-        """What masks every secret that is set. It is made again once a file changed.
+        """The masker of every secret that is set, rebuilt once a file changed.
 
-        A secret that cannot be read masks nothing, and stops nobody who looks.
+        A secret that cannot be read is not masked, and raises no error.
         """
         try:
             entries = [(one.name, one.stat().st_mtime_ns, one.stat().st_ino) for one in os.scandir(self._folder)]

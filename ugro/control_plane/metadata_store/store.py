@@ -46,16 +46,16 @@ class MetadataStore:
     def __init__(self, home: Path, clock: Clock = SYSTEM_CLOCK) -> None:
         self.home = home
         self.clock = clock
-        """What everything that acts for this directory tells the time by."""
+        """The clock of everything that acts for this directory."""
         self._records = RecordsLock(home)
         self.bus = Bus()
-        """What this process changes, and what it goes on without."""
+        """Changes that this process makes, and troubles that it continues despite."""
         self.counts = Counts()
-        """What it counts."""
+        """Counters of this process."""
         self.secrets = SecretStore(home)
         """Values that jobs get by name; what is recorded and shown has them masked."""
         self.timeline = Timeline(home, self.bus.publish, clock, self.mask)
-        """What happened, in order."""
+        """The events, in order."""
         self._tables = ClusterTables(home, self.timeline, clock)
         self.jobs = JobRegistry(home, self._records, self._tables, self.timeline, self.counts, clock)
         """The jobs' records and specs, and the indexes of them."""
@@ -65,9 +65,9 @@ class MetadataStore:
         self.metrics = MetricsStore(home, self._tables)
         """Samples of GPUs, their history and speeds, and the links between nodes."""
         self.decisions = Decisions(self._tables)
-        """The failures that wait for a person."""
+        """The failures that wait for the user's decision."""
         self.cleanup = Cleanup(self._tables)
-        """What nodes still owe of jobs that ended or were removed."""
+        """The work that nodes still owe for jobs that ended or were removed."""
         self.outputs = Outputs(self._tables, self.jobs.files, clock)
         """The outputs that jobs declare, and which of them are still to come."""
 
@@ -86,10 +86,10 @@ class MetadataStore:
 
     @contextlib.contextmanager
     def lock(self, patience: float = LOCK_PATIENCE) -> Iterator[None]:
-        """Around reading records and writing what follows from them; may be nested.
+        """Hold the lock for reading records and writing what follows from them; may be nested.
 
-        Held for moments only, by anybody who changes a record, and never while a node is waited for: so a request is
-        recorded at once, whatever else is under way. For plain commands: coroutines use `write`.
+        Every process that changes a record holds it, for moments only, and never while it waits for a node: so a
+        request is recorded at once, whatever else is under way. For plain commands: coroutines use `write`.
 
         Raises:
             StateLocked: another process holds it for longer than `patience` seconds; the message says which.
@@ -98,10 +98,10 @@ class MetadataStore:
             yield
 
     async def write(self, change: Callable[[], T], patience: float = LOCK_PATIENCE) -> T:
-        """Run what reads records and writes what follows from them, with the lock held, in a thread.
+        """Run a change that reads records and writes what follows from them, with the lock held, in a thread.
 
-        The event loop goes on whatever the disk and other processes do. Once begun a change is finished, also where
-        its caller is cancelled.
+        A slow disk or another process does not block the event loop. Once begun a change is finished, also where its
+        caller is cancelled.
 
         Raises:
             StateLocked: another process holds the lock for longer than `patience` seconds; the message says which.
@@ -110,7 +110,7 @@ class MetadataStore:
 
     @contextlib.contextmanager
     def exclusive(self, name: str, patience: float) -> Iterator[None]:
-        """Be the only one who does what a lock of its own stands for, for as long as that takes.
+        """Hold a lock of its own, for as long as its work takes.
 
         Raises:
             StateLocked: another process holds it for longer than `patience` seconds; the message says which.
@@ -121,17 +121,17 @@ class MetadataStore:
 
     @contextlib.asynccontextmanager
     async def turn(self, patience: float = LOCK_PATIENCE) -> AsyncIterator[None]:
-        """Be the one who observes the cluster and decides what comes next.
+        """Hold the turn to observe the cluster and to decide the next steps.
 
         Raises:
-            StateLocked: another process is at it for longer than `patience` seconds; the message says which.
+            StateLocked: another process holds it for longer than `patience` seconds; the message says which.
         """
         make_home(self.home)
         async with held_in_turn(self.home / TURN_LOCK, patience):
             yield
 
     def alone_with(self, job_id: str) -> contextlib.AbstractContextManager[bool]:
-        """Be the only one who takes a job's next step on its nodes, for as long as that takes; False: another is."""
+        """Hold a job's next step on its nodes, for as long as it takes; False: another process holds it."""
         return alone_on(self.jobs.files(job_id).folder)
 
     def is_locked(self, name: str) -> bool:
@@ -142,7 +142,7 @@ class MetadataStore:
 
     @contextlib.contextmanager
     def optional(self) -> Iterator[None]:
-        """Around what is good to have and no reason to stop: what the disk refuses is reported on the bus."""
+        """Run optional work that is no reason to stop: what the disk refuses is reported on the bus."""
         try:
             yield
         except RecordNewer as error:
@@ -153,23 +153,23 @@ class MetadataStore:
             self.tell(error)
 
     def tell(self, error: UgroError) -> None:
-        """Tell what this process goes on without; one of each kind, since a full disk refuses much."""
+        """Report a trouble that this process continues despite; one of each kind, since a full disk refuses much."""
         if not any(_is_told(error, known) for known in self.bus.troubles):
             self.bus.tell(error)
 
     # --- the indexes, and what else can be made of the jobs' folders and the timeline --------------------------------
 
     def problems(self) -> list[StateError]:
-        """Return what is wrong with the indexes and stops nobody: lists of ended jobs may lack some."""
+        """Return the problems of the indexes that stop no command: lists of ended jobs may lack some."""
         return self._tables.problems()
 
     def rebuild(self) -> Indexed:
-        """Make both indexes from the jobs' folders, and mend `cluster.json`. Returns what was found and done."""
+        """Rebuild both indexes from the jobs' folders, and repair `cluster.json`. Return what was found and done."""
         return self._tables.rebuild()
 
 
 def _is_told(error: UgroError, known: UgroError) -> bool:
-    """Whether people who were told the one need not be told the other, too."""
+    """Return whether the report of one error makes a report of the other unnecessary."""
     if isinstance(error, InternalError) or isinstance(known, InternalError):
         return error.message == known.message
     return error.hint == known.hint

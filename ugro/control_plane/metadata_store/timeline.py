@@ -1,4 +1,4 @@
-"""What happened, in order: each job's events in its folder, and everything in the cluster's `events.jsonl`."""
+"""The events, in order: each job's in its folder, and all of them in the cluster's `events.jsonl`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ EVENTS_LIMIT = 4 * 2**20
 """Bytes of the cluster's timeline before its older half is put aside, and of a job's that are read."""
 
 TAIL_SLACK = 4096
-"""Bytes beyond an event's own in which the end of a timeline is looked for: room for a line that a crash tore."""
+"""Bytes beyond an event's own in which the end of a timeline is searched: room for a line that a crash cut short."""
 
 
 class Mark(Record):
-    """How far the cluster's timeline was read, and when: a place in a file, the same one after it was put aside."""
+    """Position to which the cluster's timeline was read, and when: a place in a file, also after it was put aside."""
 
     at: float
     inode: int = 0
@@ -65,7 +65,7 @@ class Timeline:
     def catch_up(self, event: Event) -> bool:
         """Add the last event of a job's record to the timelines that a crash kept it from.
 
-        Returns whether the job's timeline knows it and goes on after it: then the record is an older one.
+        Return whether the job's timeline has it and later events: then the record is an older one.
         """
         line = event.model_dump_json()
         with state_errors(path := self._of_job(event.job)):
@@ -91,10 +91,10 @@ class Timeline:
             return [event for path in (self._older, self._cluster) for event in read_lines(path, Event)]
 
     def since(self, mark: Mark, now: float) -> tuple[list[Event], Mark]:
-        """What was added to the cluster's timeline after a mark, and the mark to go on from.
+        """Return the events added to the cluster's timeline after a mark, and the next mark.
 
-        Where its file is gone or never was, the events that happened after its time. A line that is being written is
-        left to the next call.
+        Where the mark's file is gone or never was, these are the events after its time. A line that is being written
+        is left to the next call.
         """
         with state_errors(self._cluster), contextlib.ExitStack() as opened:
             files = [opened.enter_context(path.open("rb")) for path in (self._cluster, self._older) if path.exists()]

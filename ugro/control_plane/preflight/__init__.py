@@ -1,4 +1,4 @@
-"""What a checkup means: pure functions from what the nodes said to findings a person can act on."""
+"""Judge a checkup: pure functions from what the nodes reported to findings that the user can act on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ugro.nodes.remote.checkup.checkup import NodeReport
 __all__ = ["Finding", "Level", "Report", "judge", "judge_state"]
 
 Report = NodeReport | NodeError
-"""What a node said at a checkup, or why nothing could be read there."""
+"""A node's answers at a checkup, or why it could not be read."""
 
 
 def judge(nodes: Sequence[NodeConfig], reports: Mapping[str, Report]) -> list[Finding]:

@@ -54,7 +54,7 @@ def judge_names(views: Mapping[str, NodeView | None]) -> Iterator[Finding]:
 
 
 def differences(reports: Mapping[str, NodeReport]) -> Iterator[Remark]:
-    """Where versions disagree, and who has what; or that they agree. Nodes without torch have no say."""
+    """Yield where versions disagree, and which node has which; or that they agree. Nodes without torch do not count."""
     facts = {name: report.python for name, report in reports.items() if report.python and report.python.torch}
     agreed: list[str] = []
     for shared in SHARED:

@@ -9,7 +9,7 @@ from ugro.common.models.record import Record
 
 
 class Level(StrEnum):
-    """How much a finding matters: a problem keeps trainings from working, a warning may do so one day."""
+    """Severity of a finding: a problem keeps trainings from working, a warning may do so one day."""
 
     OK = "ok"
     INFO = "info"

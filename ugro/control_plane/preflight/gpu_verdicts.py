@@ -1,4 +1,4 @@
-"""What the checks of `ugro check --gpu` say of what was measured (pure)."""
+"""Verdicts of `ugro check --gpu` on its measurements (pure)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ugro.nodes.remote.checkup.machine import MachineReport
 from ugro.nodes.remote.speed.speed import MeasuredSpeed
 
 CORE = ("memory_total_mib", "memory_used_mib", "memory_free_mib", "utilization_percent", "temperature_c", "driver")
-"""What every driver says of a GPU; without it UGRO cannot place jobs."""
+"""Fields that every driver reports of a GPU; without them UGRO cannot place jobs."""
 
 MORE = ("power_w", "sm_clock_mhz", "memory_clock_mhz", "throttled")
-"""What some drivers and laptops do not say."""
+"""Fields that some drivers and laptops do not report."""
 
 BUSY_PERCENT = 50
 """Utilization of a GPU that only multiplies matrices, at least."""
@@ -39,7 +39,7 @@ State = Literal["passed", "failed", "skipped"]
 
 
 class GpuVerdict(Record):
-    """What came of a check, with its figures by name."""
+    """Result of a check, with its figures by name."""
 
     state: State
     text: str
@@ -48,17 +48,17 @@ class GpuVerdict(Record):
 
 
 def passed(text: str, **figures: float) -> GpuVerdict:
-    """Everything is as it should be."""
+    """Make a verdict that everything is as it should be."""
     return GpuVerdict(state="passed", text=text, figures=figures)
 
 
 def failed(text: str, hint: str, **figures: float) -> GpuVerdict:
-    """Something does not work."""
+    """Make a verdict that something does not work."""
     return GpuVerdict(state="failed", text=text, hint=hint, figures=figures)
 
 
 def skipped(text: str, **figures: float) -> GpuVerdict:
-    """It cannot be checked here, and why."""
+    """Make a verdict that a check is not possible here, and why."""
     return GpuVerdict(state="skipped", text=text, figures=figures)
 
 
@@ -146,7 +146,7 @@ def judge_load(gpus: Sequence[Gpu], simulated: bool) -> GpuVerdict:
 
 
 def judge_ras(report: str, nccl: str | None, ranks: int, simulated: bool) -> GpuVerdict:
-    """Whether NCCL's RAS tells of the job while one rank is stopped."""
+    """Return whether NCCL's RAS reports on the job while one rank is stopped."""
     if simulated or nccl is None:
         return skipped("no NCCL: the job ran on CPUs")
     if ranks < 2:

@@ -1,4 +1,4 @@
-"""Which interpreter of a node can train there, and which one to take (pure)."""
+"""Judge which interpreters of a node can train there, and choose one (pure)."""
 
 from __future__ import annotations
 

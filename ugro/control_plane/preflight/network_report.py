@@ -1,4 +1,4 @@
-"""What a trial of the network says: pure functions over the logs of its ranks."""
+"""Result of a network trial: pure functions over the logs of its ranks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class NetworkLink(Record):
 
 
 class AllReduce(Record):
-    """What an all-reduce over all nodes took, and the rate at which each node sent and received meanwhile."""
+    """Time of an all-reduce over all nodes, and the rate at which each node sent and received meanwhile."""
 
     size_mib: Quantity
     time_ms: Quantity
@@ -51,7 +51,7 @@ class AllReduce(Record):
 
 
 class NetworkReport(Record):
-    """What a trial measured, as far as it came. `findings` says what is wrong."""
+    """Measurements of a trial, as far as it came. `findings` are its problems."""
 
     nodes: tuple[str, ...]
     backend: str
@@ -67,7 +67,7 @@ class NetworkReport(Record):
 
 
 class RankFacts:
-    """What ranks said in their logs. `nodes` are those of the ranks, in order; nothing that makes no sense is kept."""
+    """Facts from the ranks' logs. `nodes` are those of the ranks, in order; implausible facts are dropped."""
 
     def __init__(self, nodes: Sequence[str], logs: Iterable[str]) -> None:
         said = [fact for log in logs for fact in _facts(log)]
@@ -133,7 +133,7 @@ def slow_links(links: Iterable[NetworkLink]) -> Iterator[Remark]:
 def hung(
     nodes: Sequence[str], facts: RankFacts, seconds: float, meets_at: str | None, logs: Mapping[str, str]
 ) -> Remark:
-    """What to say when ranks neither ended nor failed in time. `logs` are those of each node, by its name."""
+    """Return the finding for ranks that neither ended nor failed in time. `logs` are those of each node, by name."""
     missing = [node for node in nodes if node not in facts.joined]
     begin = f"no result within {seconds:.0f} s"
     if len(missing) == len(nodes):
@@ -156,7 +156,7 @@ def last_words(logs: Mapping[str, str]) -> Iterator[str]:
 
 
 def idle_gpus(nodes: Sequence[str], reports: Mapping[str, Report], held: Iterable[str]) -> dict[str, str]:
-    """A GPU of each node (its UUID) that torch can use and nobody does; nothing at all unless every node has one.
+    """Return the UUID of an idle GPU that torch can use on each node; empty unless every node has one.
 
     `held` has the UUIDs that jobs hold.
     """

@@ -40,7 +40,7 @@ LIMIT = 60.0
 """Seconds after which a trial without a result is given up."""
 
 JOIN_SECONDS = 30
-"""How long ranks wait for each other, at the beginning and at every step."""
+"""Seconds for which ranks wait for each other, at the beginning and at every step."""
 
 CLEAR_SECONDS = 30.0
 LOGS_SECONDS = 10.0
@@ -163,7 +163,7 @@ class _Trial:
         return [problem for problem in problems if problem]
 
     def report(self, folder: Path, left: Sequence[str]) -> NetworkReport:
-        """What was measured and what went wrong, from the logs in `folder`."""
+        """Return the measurements and the problems, from the logs in `folder`."""
         facts = RankFacts(self._job.nodes, [rank_log(folder, rank) for rank in range(len(self._job.nodes))])
         slow = [remark.about(None) for remark in slow_links(facts.links)]
         hint = "the rest of the trial ends by itself within a minute; the next check removes what it wrote"

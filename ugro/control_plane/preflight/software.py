@@ -58,9 +58,9 @@ def _gpu(gpu: Gpu) -> Remark:
 
 
 def compare_gpus(expected: Sequence[str], present: Sequence[Gpu]) -> tuple[list[str], list[Gpu]]:
-    """What is expected (each a part of a name or UUID) and not there, and what is there and not expected.
+    """Return the missing expected GPUs (each a part of a name or UUID), and the GPUs that are not expected.
 
-    Where nothing is expected, anything is right.
+    Without expectations, any GPU is right.
     """
     if not expected:
         return [], []

@@ -1,7 +1,7 @@
-"""Which build of torch suits the GPUs and drivers of a whole cluster (pure).
+"""Choose the build of torch that suits the GPUs and drivers of an entire cluster (pure).
 
 A build is chosen for all nodes, not for one: ranks of one job need the same torch, and NCCL refuses to work with
-another version of NCCL. What other nodes already have counts more than what is new.
+another version of NCCL. A version that other nodes already have counts more than a new one.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ BUILDS = tuple(
 
 
 class NodeGpus(Record):
-    """What decides which torch a node can have, and the version of its python and the torch which that has now.
+    """The facts that decide which torch a node can have, the version of its python, and that python's present torch.
 
     `capabilities` has one item for each GPU, None where the driver does not say it. `torch` is a full version, `cuda`
     the version of CUDA that it was built for. `machine` is what `uname -m` says.
@@ -100,7 +100,7 @@ class NodeGpus(Record):
 
 class TorchChoice(Record):
     """The torch for a cluster: `version` as `2.13` or `2.13.1`, `index` as `cu130`, the same on all nodes unless in
-    `others`. `notes` say what will not work together, each a whole sentence.
+    `others`. `notes` say what will not work together, each a full sentence.
     """
 
     version: str
@@ -116,7 +116,7 @@ class TorchChoice(Record):
 
 
 class NoChoice(Record):
-    """Why there is no torch for a node, and what to do."""
+    """The reason why there is no torch for a node, and what to do."""
 
     reason: str
     hint: str
@@ -243,7 +243,7 @@ def _picks(able: Mapping[str, tuple[NodeGpus, list[Build]]], release: str) -> It
 
 
 def _worth(pick: Pick, target: str, others: Iterable[NodeGpus]) -> tuple[int, bool, int, int, int]:
-    """What makes a pick better than another, the most important first."""
+    """Return the criteria by which a pick is better than another, the most important first."""
     has = [node for node in others if node.node in pick]
     indexes = {build.index for build in pick.values()} - {CPU}
     return (
@@ -294,7 +294,7 @@ def _why(build: Build, target: NodeGpus, others: Sequence[NodeGpus]) -> str:
 
 
 def _no_common(target: NodeGpus, able: Mapping[str, tuple[NodeGpus, list[Build]]]) -> NoChoice:
-    """Why no release suits all: who excludes what."""
+    """Return why no release suits all: which node excludes which release."""
     own = {build.torch for build in able[target.node][1]}
     against = [
         name

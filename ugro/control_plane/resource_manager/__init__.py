@@ -1,1 +1,1 @@
-"""What the nodes have to give to jobs, what a job needs, and which part of the cluster suits it best."""
+"""The nodes' capacity, the needs of a job, and the part of the cluster that suits it best."""

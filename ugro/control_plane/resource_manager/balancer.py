@@ -39,7 +39,7 @@ def ddp_loss(speeds: Sequence[Speed]) -> float:
 
 
 def speeds_in_words(names: Sequence[str], speeds: Sequence[Speed]) -> str | None:
-    """What equal batches would cost on GPUs of these names and speeds; None if all are about equally fast.
+    """Return the cost of equal batches on GPUs of these names and speeds; None if all are about equally fast.
 
     Raises:
         ValueError: a speed is not a number above 0.

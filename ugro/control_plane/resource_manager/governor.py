@@ -1,6 +1,6 @@
-"""What each node can give to jobs, and what nobody may get: pure functions over plain data.
+"""The capacity of each node, and what of it no job may get: pure functions over plain data.
 
-What a node or its driver does not say (None) is never taken for zero: the unknown stays allowed.
+A value that a node or its driver does not report (None) is never taken for zero: the unknown stays allowed.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class Slot:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What one node can give. Reasons are short phrases for people.
+    """Capacity of one node. Reasons are short phrases for people.
 
     `slots` are the usable GPUs, leased by UGRO or not, in the driver's order; the CPU alone on a node without GPUs.
-    `busy` says of a slot why nobody may get it now (it names the GPU), `refusal` why the node takes no new job at all
-    (it names the node), `remedy` what a person could do about that, `left_out` which GPUs are not used and why. `error`
-    is set where the node could not be read. `twin` says that the machine has an earlier name too, which is
-    a `refusal` that nothing but the inventory mends. `links` has the measured rates to other nodes, in Gbit/s.
+    `busy` has for a slot why no job may get it now (it names the GPU), `refusal` why the node takes no new job at all
+    (it names the node), `remedy` what the user could do about that, `left_out` which GPUs are not used and why. `error`
+    is set where the node could not be read. `twin` says that the machine has an earlier name too: a `refusal` that only
+    a change of the inventory ends. `links` has the measured rates to other nodes, in Gbit/s.
     """
 
     node: str
@@ -70,7 +70,7 @@ class Capacity:
 
     @property
     def calm(self) -> Capacity:
-        """The same, without what may pass by itself: GPUs in use, and memory that nobody declared."""
+        """The same, without what may pass by itself: GPUs in use, and undeclared memory."""
         slots = tuple(replace(slot, undeclared_mib=0) if slot.undeclared_mib else slot for slot in self.slots)
         return replace(self, busy={}, slots=slots)
 
@@ -91,7 +91,7 @@ def placement_keys(placement: Placement) -> frozenset[str]:
 
 
 def leases(jobs: Iterable[Job], nodes: Mapping[str, NodeConfig] = MappingProxyType({})) -> dict[str, str]:
-    """Which job holds what: GPU UUIDs, and `cpu:<node>` for a node's CPU ranks. Of several that share a GPU, the first.
+    """Return the job of each slot: GPU UUIDs, and `cpu:<node>` for CPU ranks. Of several that share a GPU, the first.
 
     With `nodes`, the inventory as it is now, that is the node which is the job's machine today: it may have been
     renamed since the job started, or two nodes have changed places.
@@ -120,7 +120,7 @@ def _cpu_keys(share: NodeShare, nodes: Mapping[str, NodeConfig]) -> list[str]:
 
 
 def _machine(config: NodeConfig) -> tuple[str, int | None, bool, str]:
-    """What makes a node the same one under another name."""
+    """Return the fields that identify a node under any name."""
     return config.address, config.port, config.local, config.base_dir
 
 
@@ -145,10 +145,10 @@ def capacities(
     since: Mapping[str, str] = MappingProxyType({}),
     sharing: Tenants = NO_TENANTS,
 ) -> dict[str, Capacity]:
-    """What every node of the inventory can give, in its order; a node without a view counts as unreadable.
+    """Return the capacity of every node, in the inventory's order; a node without a view counts as unreadable.
 
-    `held` is what `leases` says, `known` the GPUs seen in the past (node -> UUID -> name), `master` our own id. `since`
-    tells of a node that does not answer since when, `sharing` which jobs share a GPU.
+    `held` is what `leases` returns, `known` the GPUs seen in the past (node -> UUID -> name), `master` our own id.
+    `since` has the time since which a node is unreachable, in words, `sharing` which jobs share a GPU.
     """
     found = {}
     same, shared = twins(inventory.nodes, views), shared_gpus(inventory.nodes, views)
@@ -211,7 +211,7 @@ def _capacity(
 
 
 def _refusals(config: NodeConfig, view: NodeView, drain: Drain | None, master: str | None) -> dict[str, str]:
-    """Why the node takes no new job, in phrases that name the node, and what a person could do about each."""
+    """Return why the node takes no new job, in phrases that name the node, and what the user could do about each."""
     found = {}
     owner = (view.owner or "").split()
     if owner and master is not None and owner[0] != master:
@@ -239,7 +239,7 @@ def _unusable(gpu: Gpu) -> str | None:
 
 
 def _busy(gpu: Gpu, config: NodeConfig) -> str | None:
-    """Why nobody may get a GPU that UGRO has not leased."""
+    """Return why no job may get a GPU that UGRO has not leased; None: one may."""
     if foreign := foreign_processes(gpu):
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         return f"used by {_process(foreign[0])}{more}"
@@ -251,13 +251,13 @@ def _busy(gpu: Gpu, config: NodeConfig) -> str | None:
 
 
 def foreign_processes(gpu: Gpu) -> list[GpuProcess]:
-    """What uses a GPU that UGRO has not leased; display programs that leave it nearly empty do not count."""
+    """Return the processes on a GPU that UGRO has not leased, without display programs that leave it nearly empty."""
     display_at_most = has_display_at_most(gpu)
     return [process for process in gpu.processes if not (display_at_most and _is_display(process))]
 
 
 def has_display_at_most(gpu: Gpu) -> bool:
-    """Whether so little of a GPU's memory is used (or nobody says how much) that it may all be a desktop's."""
+    """Return whether a GPU's used memory is unknown, or so little that it may all be a desktop's."""
     return gpu.memory_used_mib is None or gpu.memory_used_mib < DISPLAY_MIB
 
 

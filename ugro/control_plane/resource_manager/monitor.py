@@ -1,4 +1,4 @@
-"""What changed at a node since the last look, how long it is silent, and what a job uses of its GPUs. Pure."""
+"""Changes at a node since the last observation, how long it is unreachable, and a job's use of its GPUs. Pure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Views = Mapping[str, NodeView | NodeError]
 
 
 def news(before: NodeView | None, now: NodeView, master: str) -> Iterator[tuple[EventKind, str]]:
-    """What a person would want to know of a node that answers: kind and words. `master` is our own id."""
+    """Yield the changes of a node that answers: event kind and message. `master` is our own id."""
     owner = now.owner or ""
     if owner and not is_same_master(owner, master) and not (before and is_same_master(owner, before.owner or "")):
         told = f"another master runs it: {owner.partition(' ')[2] or owner}; it gets no job of this one"
@@ -72,7 +72,7 @@ def _gpus_in_words(view: NodeView) -> str:
 
 
 def silences(before: Mapping[str, Silence], views: Views, now: float) -> dict[str, Silence]:
-    """The nodes that do not answer. Time in which nobody looked adds nothing to `watched`."""
+    """Return the unreachable nodes. Time without observations adds nothing to `watched`."""
     found = {}
     for name, view in views.items():
         if isinstance(view, NodeView):
@@ -128,9 +128,9 @@ def _highest(values: Iterable[N | None]) -> N | None:
 
 
 def _own_memory(gpu: Gpu, rank: Rank) -> int | None:
-    """What a rank takes of the GPU that it has for itself; what others had there before, such as a display, is not it.
+    """Return the memory in MiB of a rank on its own GPU, without what others had there before, such as a display.
 
-    All that is used, where the driver names processes without their memory, or too much is used for a display alone.
+    It is all used memory where the driver names processes without theirs, or too much is used for a display alone.
     """
     others = foreign_processes(gpu)  # the rank's own process may be a wrapper of those that compute
     own = [process for process in gpu.processes if process.pid == rank.pid] or others
@@ -140,7 +140,7 @@ def _own_memory(gpu: Gpu, rank: Rank) -> int | None:
 
 
 def looks(view: NodeView, held: Mapping[str, Sequence[str]]) -> list[GpuLook]:
-    """What each GPU of a node shows now, and who has it. `held` says which jobs hold which GPU (`governor.holders`)."""
+    """Return a sample of each GPU of a node, with its job. `held` has the jobs of each GPU (`governor.holders`)."""
     found = []
     for uuid, gpu in _by_uuid(view).items():
         jobs, foreign = tuple(held.get(uuid, ())), foreign_processes(gpu)

@@ -1,4 +1,4 @@
-"""What the nodes said at one moment, asked just now or by the resident controller a moment ago."""
+"""Observations of the nodes at one moment, made just now or by the resident controller a moment ago."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ugro.control_plane.metadata_store import RESIDENT_LOCK, MetadataStore
 from ugro.engines.base import Observation
 
 FRESH_SECONDS = 3.0
-"""How old what the resident controller saw may be, to be shown without another look. It looks every two."""
+"""Seconds up to which the resident controller's observation is shown without a new one. It observes every two."""
 
 
 def seen_by_resident(store: MetadataStore, inventory: Inventory, now: float) -> Observation | None:
-    """What `ugro serve` saw a moment ago of every node, if it runs and uses this inventory; its files of runs are
-    in the jobs' records. None: look yourself.
+    """Return the observation that `ugro serve` made a moment ago, if it runs and uses this inventory; its files of runs
+    are in the jobs' records. None: the caller has to observe the nodes itself.
     """
     if not store.is_locked(RESIDENT_LOCK):
         return None
@@ -35,16 +35,16 @@ def seen_by_resident(store: MetadataStore, inventory: Inventory, now: float) -> 
 
 
 def last_look(store: MetadataStore, inventory: Inventory, now: float) -> dict[str, NodeView | NodeError]:
-    """What each node of the inventory said at the last tick, or why it did not answer."""
+    """Return each node's view at the last tick, or why it was unreachable."""
     said: dict[str, NodeView | NodeError] = {**store.config.remembered_nodes()}
     said |= {name: _error(name, silence, now) for name, silence in store.config.silences().items()}
     return {name: said[name] for name in inventory.nodes if name in said}
 
 
 def as_told(view: NodeView | NodeError, silence: Silence | None) -> NodeView | NodeError:
-    """What a look got from a node, with the words of the tick that noted its silence, which had more patience.
+    """Return an observation of a node, in the words of the tick that noted it as unreachable, which waited longer.
 
-    A look that is only over too early says nothing: what the tick found still holds.
+    An observation that ended too early shows nothing: the tick's finding still holds.
     """
     if silence is None or not silence.problem or isinstance(view, NodeView):
         return view
@@ -65,9 +65,9 @@ def _error(name: str, silence: Silence, now: float) -> NodeError:
 def fresh_or_remembered(
     store: MetadataStore, seen: Observation
 ) -> tuple[dict[str, NodeView | None], dict[str, NodeError | None]]:
-    """Each node's view, fresh or as it was last seen, and why it is not fresh.
+    """Return each node's view, fresh or as it was last seen, and why it is not fresh.
 
-    Where a look was only too short for a node that a tick found silent, that is what the tick found.
+    Where an observation was only too short for a node that a tick found unreachable, the tick's finding is the reason.
     """
     silences = store.config.silences() if any(isinstance(view, AnswerPending) for view in seen.views.values()) else {}
     said = {name: as_told(view, silences.get(name)) for name, view in seen.views.items()}

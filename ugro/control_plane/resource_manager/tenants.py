@@ -11,10 +11,10 @@ from ugro.common.models.node import Gpu, GpuProcess, NodeView
 from ugro.common.text import size
 
 MOST_SHARERS = 4
-"""So many jobs share a GPU at most: they take turns on its cores, so each one more makes all of them slower."""
+"""Most jobs that share a GPU: they take turns on its cores, so each one more makes all of them slower."""
 
 CUDA_MIB = 512
-"""What CUDA and its libraries take of a GPU's memory beside PyTorch's allocator, at most on usual cards."""
+"""MiB of a GPU that CUDA and its libraries take beside PyTorch's allocator, at most on usual cards."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Tenant:
 
 
 Tenants = Mapping[str, Sequence[Tenant]]
-"""Those who share a GPU, the oldest first, by its UUID."""
+"""The jobs that share a GPU, the oldest first, by its UUID."""
 
 NO_TENANTS: Tenants = MappingProxyType({})
 
 
 def tenants(jobs: Iterable[Job]) -> dict[str, tuple[Tenant, ...]]:
-    """Return who shares which GPU."""
+    """Return the jobs that share each GPU."""
     found: dict[str, tuple[Tenant, ...]] = {}
     for job in jobs:
         for share in job.placement.shares if job.state.on_nodes and job.placement else ():
@@ -70,7 +70,7 @@ def undeclared_mib(gpu: Gpu, sharers: Sequence[Tenant], display_mib: int) -> int
 
 
 def _use(tenant: Tenant, gpu: Gpu) -> int:
-    """What a job uses of a GPU; what it declared where the driver names its processes without their memory."""
+    """Return the memory in MiB that a job uses of a GPU; the declared one where the driver does not report it."""
     used = used_by(tenant, gpu)
     return used if used is not None else tenant.memory_mib if any(map(tenant.owns, gpu.processes)) else 0
 
@@ -82,7 +82,7 @@ def excess(tenant: Tenant, gpu: Gpu) -> int | None:
 
 
 def excess_in_words(job: Job, views: Mapping[str, object], sharing: Tenants) -> str:
-    """Return what to tell of a job that uses more of its GPU than it declared; nothing where it does not."""
+    """Return in words that a job uses more of its GPU than it declared; empty where it does not."""
     for share in job.placement.shares if job.placement and job.placement.part else ():
         view = views.get(share.node)
         for gpu in view.gpus if isinstance(view, NodeView) else ():

@@ -12,7 +12,7 @@ REMEDY = "remove one of the two from the inventory"
 
 @dataclass(frozen=True)
 class Twin:
-    """That a node is the machine which the inventory names as `node` before, and what shows it."""
+    """A node that is the machine which the inventory names as `node` before, and the sign of it."""
 
     node: str
     sign: str
@@ -38,7 +38,7 @@ def twins(names: Iterable[str], views: Mapping[str, object]) -> dict[str, Twin]:
 
 
 def _sign(one: NodeView, other: NodeView) -> str:
-    """What shows that two views are of one machine; nothing if they are not.
+    """Return the sign that two views are of one machine; empty if they are not.
 
     Containers of one host share its boot id, and have process tables of their own. Where both have GPUs, these decide:
     machines that are simulated on one host have different ones. Elsewhere the folder decides: it is one and the same
@@ -54,7 +54,7 @@ def _sign(one: NodeView, other: NodeView) -> str:
 
 
 def shared_gpus(names: Iterable[str], views: Mapping[str, object]) -> dict[str, dict[str, str]]:
-    """By node, its GPUs that an earlier one of the names has too, and which: containers may share a GPU."""
+    """Return by node its GPUs that an earlier one of the names has too, and which: containers may share a GPU."""
     owners: dict[str, str] = {}
     found: dict[str, dict[str, str]] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""In which states a job accepts which request: what commands check before they act, and what completion offers."""
+"""States in which a job accepts a request: commands check them before they act, and completion offers such jobs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STATES: Mapping[str, frozenset[JobState]] = {
     "resume": frozenset(JobState) - _LIVE,
     "rm": frozenset(JobState) - _LIVE,
 }
-"""By request. Every other command takes a job in any state."""
+"""States by request. Every other command takes a job in any state."""
 
 _DESPITE_CANCEL = frozenset({"cancel", "exec", "wait", "stacks"})
 """Requests that a job accepts while its cancel is under way."""

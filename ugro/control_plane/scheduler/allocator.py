@@ -1,4 +1,4 @@
-"""Which nodes and GPUs one gang gets, with the least waste: pure functions over plain data."""
+"""Choose the nodes and GPUs of one gang, with the least waste: pure functions over plain data."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from ugro.control_plane.scheduler.room import Allocation, Room, nodes_wanted, ro
 from ugro.control_plane.scheduler.sharing import pack, slot_title
 
 FASTER = 1.25
-"""So many times as fast has the slowest link of other nodes to be, for them to be preferred: measurements vary."""
+"""Times as fast as the usual choice's that the slowest link of other nodes has to be: measurements vary."""
 
 
 Entry = tuple[float, int, Allocation]
-"""What a part wastes in MiB, and the place of its node in the order of the names."""
+"""The memory in MiB that an allocation wastes, the place of its node in the order of the names, and itself."""
 
 Ways = Mapping[frozenset[str], Sequence[Entry]]
-"""What there is to choose from, by GPU models."""
+"""The candidates by GPU models."""
 
 
 def choose(spec: JobSpec, names: Sequence[str], room: Room) -> Placement | None:
-    """Place a whole gang on the first-rate part of these nodes, or None when it does not fit now.
+    """Place an entire gang on the best of these nodes; None: it does not fit now.
 
     GPUs in all go to the fewest nodes that have them free, equally many of each where that is possible. A job that
     shares a GPU is packed beside others.
@@ -186,7 +186,7 @@ def _faster(spec: JobSpec, usual: Sequence[Allocation], found: Sequence[list[All
 
 
 def _quality(spec: JobSpec, parts: Sequence[Allocation]) -> tuple[int, float]:
-    """What matters more than links: how many GPU models these are, and what they waste."""
+    """Return what matters more than links: the number of GPU models, and the wasted memory."""
     models = frozenset[str]().union(*(part.models for part in parts))
     return len(models), sum(waste(spec, part) for part in parts)
 
@@ -198,7 +198,7 @@ def _nodes(parts: Iterable[Allocation]) -> list[str]:
 def _worth(
     models: frozenset[str], way: Sequence[Entry], chosen: Mapping[int, Allocation], wanted: int, links: Room | None
 ) -> tuple[tuple[bool, int, int, float, float, list[int]], dict[int, Allocation]]:
-    """What the best parts of one way add to the chosen ones, and how good that is (less is better)."""
+    """Return the worth of one way (less is better), and the allocations that it adds to the chosen ones."""
     rest = wanted - len(chosen)
     entries = sorted(entry for entry in way if entry[1] not in chosen) if chosen else sorted(way)
     best, speed = entries[:rest], 0.0
@@ -213,7 +213,7 @@ def _worth(
 
 
 def _best_linked(entries: Sequence[Entry], wanted: int, fixed: Sequence[str], links: Room) -> list[Entry]:
-    """So many of the sorted entries with the least waste; among those that waste as much, the set with fast links.
+    """Return `wanted` of the sorted entries with the least waste; among equal ones the set with fast links.
 
     A set grows from each of them by the one with the fastest way to all before it. That finds the best set where a way
     is as fast as its slowest port or switch, as ways are; trying all sets would take too long.

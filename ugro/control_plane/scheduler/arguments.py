@@ -13,7 +13,7 @@ from ugro.common.errors import InputError
 from ugro.common.models.proposal import ArgumentChange
 
 TRAINER_PARSERS = ("HfArgumentParser", "TrainingArguments", "LightningCLI")
-"""What reads options without the script's own text naming them."""
+"""Parsers that read options which the script's own text does not name."""
 
 
 def with_changes(

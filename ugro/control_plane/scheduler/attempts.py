@@ -34,7 +34,7 @@ def next_after(job: Job, attempt: int) -> Attempt | None:
 
 
 def missing_logs(job: Job, unknown: list[str], silent: list[str]) -> str:
-    """Why nothing can be shown of what an attempt printed."""
+    """Return why an attempt has no logs to show."""
     if not job.nodes:
         return f"attempt {job.attempt} of {job.id} never ran, so it printed nothing"
     asked = [node for node in job.nodes if node not in unknown and node not in silent]

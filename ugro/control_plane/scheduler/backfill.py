@@ -1,8 +1,8 @@
-"""One round of EASY backfill: who starts now, and what is kept for the first that cannot. No I/O.
+"""One round of EASY backfill: the jobs that start now, and the reservation for the first that cannot. No I/O.
 
-Jobs start by priority, then in the order of their submission, whole or not at all. The first that does not fit is the
-head: it gets a reservation, and later jobs may only overtake it where they do not delay it. A job that would not fit
-if every job ended now holds nobody up.
+Jobs start by priority, then in the order of their submission, entirely or not at all. The first that does not fit is
+the head: it gets a reservation, and later jobs may only overtake it where they do not delay it. A job that would not
+fit if every job ended now delays no other.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class WaitingJob:
 
     @property
     def seconds(self) -> float | None:
-        """How long it will run at most, as far as anybody knows."""
+        """Return the most seconds that it is expected to run; None: not known."""
         known = [seconds for seconds in (self.expected, self.spec.time_limit) if seconds is not None]
         return min(known, default=None)
 
@@ -59,7 +59,7 @@ class WaitingJob:
 
 @dataclass(frozen=True)
 class RunningJob:
-    """A job that has slots (by their keys), and when it will probably give them back (None: nobody knows).
+    """A job that has slots (by their keys), and when it will probably give them back (None: not known).
 
     `stopping`: its ranks are being ended. `shared_mib` is what it declared of the GPU that it shares with others.
     """
@@ -103,7 +103,7 @@ def _in_turn(jobs: Iterable[WaitingJob]) -> list[WaitingJob]:
 
 
 class Turn(Enum):
-    """Why a job may start: no other waits before it, or it does not delay the head."""
+    """Reason why a job may start: no other waits before it, or it does not delay the head."""
 
     OWN = auto()
     BESIDE_HEAD = auto()
@@ -124,7 +124,7 @@ class ScheduledStart:
 
 
 class Round:
-    """One look at a queue: the jobs that start now, the head, and when it starts (None: unknown).
+    """One scheduling pass over a queue: the jobs that start now, the head, and when it starts (None: unknown).
 
     `jobs` are all that waited, in their order; `room` and `running` are as they are once `starts` have started.
     """
@@ -144,7 +144,7 @@ class Round:
         self._fits_alone: dict[Shape, bool] = {}
         self._reserved = frozenset[str]()
         self._suited: dict[Shape, frozenset[str]] = {}
-        # Requests that failed (in the whole room or not): nothing gets free in a round, so they fail again.
+        # Requests that failed (in all of the room or not): nothing gets free in a round, so they fail again.
         self._failed: set[tuple[bool, Shape]] = set()
         for job in self.jobs:
             if not job.blockers and not self._start(job) and not self.head and self.fits_alone(job):

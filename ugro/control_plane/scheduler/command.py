@@ -1,4 +1,4 @@
-"""What a job runs, in the folder that its code comes from: a script, a module, a program or a plain command."""
+"""The command of a job, in the folder that its code comes from: a script, a module, a program or a plain command."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _require_program(directory: Path, spec: JobSpec, otherwise: str, start: Sequ
 
 
 def _meant(directory: Path, spec: JobSpec, start: Sequence[str]) -> str:
-    """What was meant by a script that is not there, as the next command."""
+    """Return the command that was probably meant by a script that does not exist."""
     if all(part.isidentifier() for part in spec.script.split(".")):
         module = spec.model_copy(update={"module": True})
         if module.source(directory):

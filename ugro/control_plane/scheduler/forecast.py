@@ -1,4 +1,4 @@
-"""When a waiting job will probably start. No I/O."""
+"""Forecast when a waiting job starts. No I/O."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CHAIN = 20
 
 @dataclass(frozen=True)
 class Forecast:
-    """When a job will probably start (None: unknown), what it waits for until then, and how other jobs have to end.
+    """Expected start of a job (None: unknown), what it waits for until then, and how other jobs have to end.
 
     Where the start is unknown, `reason` says why.
     """
@@ -49,7 +49,7 @@ class Forecast:
 
 
 def forecast(queue: Queue, job_id: str) -> Forecast:
-    """When a job will probably start if those ahead of it go first and run as long as expected.
+    """Forecast the start of a job if those ahead of it go first and run as long as expected.
 
     Raises:
         InputError: no such job waits.
@@ -59,7 +59,7 @@ def forecast(queue: Queue, job_id: str) -> Forecast:
 
 
 class _Outlook:
-    """What is expected to happen after a round."""
+    """Expected events after a round."""
 
     def __init__(self, turn: Round) -> None:
         self._turn, self._now = turn, turn.queue.now
@@ -69,7 +69,7 @@ class _Outlook:
         self._known: dict[str, Forecast] = {}
 
     def forecast(self, job: WaitingJob) -> Forecast:
-        """When the job will probably start, after those that it waits for."""
+        """Forecast the start of the job, after those that it waits for."""
         chain, todo = {job.id: job}, [job]
         while todo and len(chain) <= CHAIN:
             awaited = [one.job for one in todo.pop().blockers if isinstance(one, AwaitsJob)]
@@ -105,7 +105,7 @@ class _Outlook:
         return Forecast(earliest, reason, provisos)
 
     def _course_to(self, job: WaitingJob, earliest: float) -> _Course:
-        """What happens until the job starts. Others go first, also later ones that start before it may."""
+        """Return the course until the job starts. Others go first, also later ones that start before it may."""
         course = _Course(self._turn)
         for other in self._turn.ahead_of(job):
             course.start(other)
@@ -120,7 +120,7 @@ class _Outlook:
         return course
 
     def _over(self, blocker: Blocker) -> float | None:
-        """When a blocker will probably be over, if that is known."""
+        """Return when a blocker will probably be over, if it is known."""
         match blocker:
             case NotBefore(until=until) | LaunchCutOff(until=until):
                 return until

@@ -1,4 +1,4 @@
-"""What to type for `ugro launch` for the line of a terminal: `torchrun --nnodes 2 train.py`."""
+"""Translate a terminal's command line to one of `ugro launch`: `torchrun --nnodes 2 train.py`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ugro.common.job_spec.launchers import check_options
 from ugro.common.text import printable
 
 START = ("ugro", "launch")
-"""How the line begins, unless the person gave options, which stay."""
+"""The beginning of the line, unless the user gave options, which stay."""
 
 _PYTHON = re.compile(r"(python|pypy)[0-9.]*")
 _TORCHRUN = frozenset({"torchrun", "torch.distributed.run", "torch.distributed.launch"})
@@ -73,9 +73,9 @@ def line(directory: Path, foreign: Foreign, start: Sequence[str] = START) -> str
 
 
 def translated(directory: Path, words: Sequence[str], said: Foreign, start: Sequence[str] = START) -> str:
-    """What to type instead of words that begin with an interpreter, a launcher or another program; nothing otherwise.
+    """Return the command for words that begin with an interpreter, a launcher or another program; empty otherwise.
 
-    `said` has what `ugro launch` took for its own of them: -m and --no-python.
+    `said` has the words that `ugro launch` took for its own options: -m and --no-python.
     """
     program, *rest = words
     name = Path(program).name
@@ -106,7 +106,7 @@ def _kept(launcher: str, option: Sequence[str]) -> Sequence[str]:
 
 
 def _taken_apart(program: str, words: Sequence[str], said: Foreign) -> Foreign | None:
-    """What such a program runs; None where that cannot be told, as with `python -c`."""
+    """Return what such a program runs; None where the words do not show it, as with `python -c`."""
     found, left = said, list(words)
     if program == "accelerate":
         if left[:1] != ["launch"]:

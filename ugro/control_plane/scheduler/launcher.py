@@ -36,7 +36,7 @@ class Launcher:
         bring_checkpoint: Callable[[Job], Awaitable[Path]],
         on_sent: OnSent | None = None,
     ) -> None:
-        """`bring_checkpoint` fetches the one that a job goes on from to this machine."""
+        """`bring_checkpoint` fetches the checkpoint that a job resumes from to this machine."""
         self._store = store
         self._engine = engine
         self._bring_checkpoint = bring_checkpoint
@@ -74,7 +74,7 @@ class Launcher:
         return job
 
     async def rehearse(self, job: Job, spec: JobSpec) -> Prepared:
-        """What each node would get. Nodes are asked, and nothing is written anywhere.
+        """Return what each node would get. Nodes are asked, and nothing is written anywhere.
 
         Raises:
             NotStarted: a node could not start its part.

@@ -1,4 +1,4 @@
-"""Pending reasons: why a job waits, as types that decisions compare. `pending_words` has their words. No I/O."""
+"""Pending reasons: why a job waits, as types that decisions compare. `pending_words` has their texts. No I/O."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ugro.common.text import SHOWN
 
 
 class EndsAs(StrEnum):
-    """How a job has to end, for one that waits for it."""
+    """The end that a job has to reach, for one that waits for it."""
 
     SUCCESS = "success"
     FAILURE = "failure"
@@ -250,11 +250,11 @@ class Overtaken:
     short: NodesShort
 
 
-# Why a job will never start as things are, and what would help.
+# Why a job is unschedulable, and what would help.
 
 
 class Act(Enum):
-    """What a user can do so that an unschedulable job starts."""
+    """Action of the user that lets an unschedulable job start."""
 
     ADD_NODES = auto()
     ADD_NODE_AGAIN = auto()
@@ -311,7 +311,7 @@ class AwaitsCircle:
 
 @dataclass(frozen=True)
 class Unschedulable:
-    """The job will never start as things are; one of the remedies helps, or nothing but giving it up."""
+    """The job cannot start until something changes: one of the remedies helps, or only giving the job up does."""
 
     job: str
     cause: UnmetDependency | AwaitsUnschedulable | AwaitsCircle | TooFewNodes | TooFewInAll | NodesShort | SecretNotSet
@@ -319,7 +319,7 @@ class Unschedulable:
 
     @property
     def named(self) -> tuple[Blocker | NodeReason, ...]:
-        """The pending reasons that its words name already."""
+        """The pending reasons that its text names already."""
         match self.cause:
             case NodesShort(reasons=reasons) | TooFewInAll(reasons=reasons):
                 return reasons[:SHOWN]
@@ -334,7 +334,7 @@ class Unschedulable:
 PendingReason = Blocker | NodeReason | NodesShort | Starts | Behind | Overtaken | Unschedulable
 
 
-# What a forecast depends on besides.
+# What else a forecast depends on.
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ def _holder(holder: Holder, now: float, ends: bool) -> str:
 
 
 def _since(reason: Prospect | None, now: float) -> str:
-    """Why a job does not start earlier than forecast; what it depends on is said as a proviso."""
+    """Return why a job does not start earlier than forecast; dependencies are left to the provisos."""
     match reason:
         case None:
             return ""

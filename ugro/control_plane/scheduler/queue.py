@@ -42,10 +42,10 @@ def read_queue(
     now: float,
     unreadable: Sequence[RecordUnreadable] = (),
 ) -> Queue:
-    """The queue of these live jobs, over what the nodes said. Jobs without a readable spec are left out.
+    """Return the queue of these live jobs over the observed nodes. Jobs without a readable spec are left out.
 
-    A job that a look shows as ended holds nothing any more. `unreadable` live jobs may hold anything, so nothing starts
-    beside them, unless a newer UGRO says of one that it holds nothing.
+    A job that an observation shows as ended holds nothing. `unreadable` live jobs may hold anything, so nothing starts
+    beside them, unless a newer UGRO recorded that one holds nothing.
     """
     present = inventory.present()
     blocked = tuple(HolderUnreadable(error.path) for error in unreadable if may_hold(error))
@@ -73,7 +73,7 @@ def read_queue(
 def read_capacities(
     store: MetadataStore, inventory: Inventory, jobs: Sequence[Job], views: Views
 ) -> dict[str, Capacity]:
-    """What each node of the inventory can give while these jobs hold what they hold."""
+    """Return the capacity of each node of the inventory while these jobs hold their slots."""
     present, silences, now = inventory.present(), store.config.silences(), store.clock.now()
     said = {**views} | {name: as_told(views[name], silence) for name, silence in silences.items() if name in views}
     since = {name: moment(silence.since // 60 * 60, now) for name, silence in silences.items()}
@@ -92,7 +92,7 @@ def read_capacities(
 
 
 def typical_seconds(past: Sequence[Summary]) -> dict[str, float]:
-    """How long equal runs took that succeeded: the median, in seconds, by `run_key`."""
+    """Return how long equal runs took that succeeded: the median, in seconds, by `run_key`."""
     seen: dict[str, list[float]] = {}
     for row in past:
         if row.state == JobState.SUCCEEDED and row.started_at is not None:
@@ -101,7 +101,7 @@ def typical_seconds(past: Sequence[Summary]) -> dict[str, float]:
 
 
 def expected_seconds(spec: JobSpec, past: Mapping[str, float]) -> float | None:
-    """How long a job is expected to run: as long as its like did, at most its time limit; None: nobody can say."""
+    """Return how long a job is expected to run, as like jobs did, at most its time limit; None: not known."""
     like = past.get(run_of(spec))
     known = [seconds for seconds in (like, spec.time_limit) if seconds is not None]
     return min(known, default=None)
@@ -121,7 +121,7 @@ def _spec(store: MetadataStore, job: Job) -> JobSpec | None:
 def blockers_of(
     store: MetadataStore, job: Job, spec: JobSpec, live: Mapping[str, JobState], now: float
 ) -> tuple[Blocker, ...]:
-    """Why a job may not start yet even on an idle cluster; `live` has the states of the jobs that have not ended."""
+    """Return why a job may not start yet even on an idle cluster; `live` has the states of the live jobs."""
     gone = tuple(SecretNotSet(name) for name in store.secrets.missing(spec.secret_names.values()))
     if not spec.after:
         return (*gone, *blockers(job, spec, {}, now))

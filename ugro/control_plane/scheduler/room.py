@@ -1,4 +1,4 @@
-"""What is free on the nodes, and what each could give to a job: plain data, no I/O."""
+"""Free slots of the nodes, and each node's possible allocations to a job: plain data, no I/O."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ugro.control_plane.resource_manager.tenants import MOST_SHARERS
 
 @dataclass(frozen=True)
 class Allocation:
-    """What one node would give to a gang. `memory_mib` is of all its GPUs, infinity if one does not say its own."""
+    """One node's allocation to a gang. `memory_mib` is of all its GPUs, infinity if the memory of one is unknown."""
 
     node: str
     slots: tuple[Slot, ...]
@@ -24,16 +24,16 @@ class Allocation:
 
 
 Asked = tuple[int | None, int | None, int | None, float | str | None]
-"""What decides whether a job fits on a node: GPUs in all, GPUs of each node, the place of its memory among the sizes
+"""The request that decides whether a job fits on a node: GPUs in all, GPUs of each node, its memory's size class
 (of a job that shares a GPU, the memory itself), and its share.
 """
 
 Shape = tuple[int | tuple[str, ...] | None, Asked]
-"""What decides where a job fits: nodes, and what it asks of each."""
+"""The request that decides where a job fits: nodes, and its request to each."""
 
 
 class Room:
-    """What is free on the nodes: their capacities without what jobs have taken."""
+    """Free slots of the nodes: their capacities without those that jobs have taken."""
 
     def __init__(
         self,
@@ -92,16 +92,16 @@ class Room:
         return self._capacities[one].links.get(other, unknown)
 
     def shape(self, spec: JobSpec) -> Shape:
-        """What decides whether a job fits: two jobs of one shape fit into the same places."""
+        """Return the shape of a job: two jobs of one shape fit into the same places."""
         # Requests for memory between the same two sizes of GPUs are alike, however many different ones there are.
         memory = None if spec.vram is None else bisect_left(self._sizes, spec.vram)
         memory = memory if spec.share is None else spec.vram  # it is added to that of others
         return spec.nodes, (spec.gpus, spec.gpus_per_node, memory, spec.share)
 
     def parts(self, spec: JobSpec, node: str) -> tuple[Allocation, ...]:
-        """What the node could give the job now: one part for each GPU model that would do, or one of mixed models.
+        """Return the node's possible allocations to the job now: one for each suitable GPU model, or one of mixed ones.
 
-        To a job that asks for GPUs in all: every free one. To one that shares a GPU: a part for each that has room.
+        For a job that asks for GPUs in all: every free one. For one that shares a GPU: one for each that has room.
         """
         shape = self.shape(spec)[1]
         found = self._found.setdefault(node, {})
@@ -140,7 +140,7 @@ def room_beside(spec: JobSpec, slot: Slot, declared: Collection[int]) -> int:
 
 
 def declared_mib(spec: JobSpec, slot: Slot) -> int | None:
-    """Return what a job that shares a GPU declares of this one, in MiB; None: nobody knows the GPU's size."""
+    """Return what a job that shares a GPU declares of this one, in MiB; None: the GPU's size is unknown."""
     if slot.memory_mib is None:
         return None
     if isinstance(spec.share, float):
@@ -196,5 +196,5 @@ def _memory(slot: Slot) -> float:
 
 
 def waste(spec: JobSpec, part: Allocation) -> float:
-    """Memory in MiB that the job does not ask for; nothing can be said of a job that does not tell its need."""
+    """Return the memory in MiB that the job does not ask for; 0 for a job that does not declare its need."""
     return 0 if spec.vram is None else part.memory_mib - len(part.slots) * spec.vram

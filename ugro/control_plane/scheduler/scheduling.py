@@ -1,4 +1,4 @@
-"""Which job starts when and where, and why others wait: pure functions over a queue; its clock is part of it."""
+"""Decide which job starts when and where, and why others wait: pure functions over a queue with its clock."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from ugro.control_plane.scheduler.unschedulable import defects, unschedulable
 
 @dataclass(frozen=True)
 class Schedule:
-    """What to start now. `head` is the job that the others may not delay; when it starts is None if it is unknown."""
+    """The jobs to start now. `head` is the job that the others may not delay; the time of its start may be unknown."""
 
     starts: tuple[ScheduledStart, ...]
     head: str | None
@@ -66,7 +66,7 @@ def blockers(job: Job, spec: JobSpec, others: Mapping[str, JobState], now: float
 
 
 def schedule(queue: Queue) -> Schedule:
-    """What to start now. Running jobs keep what they have."""
+    """Return the jobs to start now. Running jobs keep their slots."""
     turn = Round(queue)
     return Schedule(tuple(turn.starts.values()), turn.head.id if turn.head else None, turn.head_starts_at)
 
@@ -115,9 +115,9 @@ def why(queue: Queue, job_id: str) -> tuple[PendingReason, ...]:
 
 
 def check_request(spec: JobSpec, inventory: Inventory, capacities: Mapping[str, Capacity]) -> None:
-    """Refuse what could not run even on an idle cluster. Drained, full or busy nodes count as they would be then.
+    """Refuse a request that could not run even on an idle cluster. Drained, full and busy nodes count as idle.
 
-    Nobody knows what a node has that cannot be read, so it counts as one that can give all.
+    The capacity of a node that cannot be read is unknown, so it counts as sufficient.
 
     Raises:
         InputError: unknown nodes, more nodes, GPUs or memory than exist.
@@ -169,13 +169,13 @@ def _check_in_all(spec: JobSpec, idle: Room, capacities: Sequence[Capacity]) -> 
 
 
 def placement_of(queue: Queue, job_id: str) -> Placement | None:
-    """Where a job would start now, if it would."""
+    """Return where a job would start now; None: it would not."""
     start = Round(queue).starts.get(job_id)
     return start.placement if start else None
 
 
 def placement_when_idle(queue: Queue, spec: JobSpec) -> Placement:
-    """Where a job would start if nothing else ran and no node was drained or short of something.
+    """Return where a job would start if nothing else ran and no node was drained or short of something.
 
     Raises:
         NodeError: it needs a node that cannot be read.
@@ -188,7 +188,7 @@ def placement_when_idle(queue: Queue, spec: JobSpec) -> Placement:
 
 
 def _contents(capacity: Capacity) -> str:
-    """What a node has, for an error; where it cannot be read, or has another name, that."""
+    """Return a node's GPUs for an error message, or that it cannot be read or has another name."""
     if capacity.error:
         return capacity.error.problem
     return capacity.twin or gpus_in_words(len(capacity.gpus), sizes(capacity), capacity.left_out)
@@ -203,7 +203,7 @@ def _as_idle(capacity: Capacity) -> Capacity:
 
 
 def _shortfalls(turn: Round, job: WaitingJob) -> list[NodeReason]:
-    """What keeps the nodes from taking the job now, node by node."""
+    """Return why the nodes do not take the job now, node by node."""
     holders: dict[str, list[Holder]] = {}
     for run in turn.running:
         holder = Holder(math.inf if run.ends is None else run.ends, run.id, run.stopping, run.shared_mib)
@@ -222,7 +222,7 @@ def _gives_all(turn: Round, job: WaitingJob, node: str) -> bool:
 
 
 def _dependency(entry: str, others: Mapping[str, JobState]) -> AwaitsJob | UnmetDependency | None:
-    """Why a job has to wait for the one that an entry of its `after` names, or None."""
+    """Return why a job has to wait for the one that an entry of its `after` names, or None."""
     name, _, when = entry.partition(":")
     ending, state = EndsAs(when or EndsAs.SUCCESS), others.get(name)
     if state is not None and not state.ended:

@@ -40,7 +40,7 @@ def _why(node: str, slot: Slot, mib: int, left: int, room: Room) -> str:
 
 
 def slot_title(slot: Slot) -> str:
-    """Return a GPU's index, or its name where the driver tells none."""
+    """Return a GPU's index, or its name where the driver reports none."""
     return slot.name if slot.index is None else f"GPU {slot.index}"
 
 

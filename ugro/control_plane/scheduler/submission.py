@@ -145,7 +145,7 @@ def own_code(store: MetadataStore, job: Job) -> CodeSelection:
 
 
 def choose_new_code(directory: str, spec: JobSpec) -> CodeSelection:
-    """The same, of the directory that the job's code came from, whatever the working directory is now.
+    """Choose the code of the directory that the job's code came from, whatever the working directory is now.
 
     Raises:
         InputError: as `choose_code` does.

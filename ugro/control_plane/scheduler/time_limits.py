@@ -1,4 +1,4 @@
-"""Time limits that are extended after the launch: recorded at once, and kept by the nodes once a tick has told them."""
+"""Extend time limits after the launch: the record changes at once, the nodes follow once a tick has informed them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from ugro.control_plane.metadata_store import MetadataStore
 Runs = Mapping[str, RunFiles | NodeError]
 
 SAME = 0.002
-"""Seconds by which two limits may differ that are the same: nodes are told whole milliseconds."""
+"""Seconds by which two limits may differ that are the same: nodes receive whole milliseconds."""
 
 
 @dataclass(frozen=True)
 class Told:
-    """What the nodes of a running job make of its time limit.
+    """Which nodes of a running job keep its time limit.
 
-    `nodes` keep it, `pending` are those that do not yet, and why, `deaf` those that keep the one they were started with
-    whatever they are told: an earlier UGRO started them. `late`: ranks are being ended by the limit of before.
+    `nodes` keep it, and `pending` has those that do not yet, and why. `deaf` are those that an earlier UGRO started:
+    they keep the limit of their start. `late`: ranks are being ended by the previous limit.
     """
 
     nodes: list[str] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Told:
 
 
 def told(spec: JobSpec, runs: Runs) -> Told:
-    """Who of a running job's nodes keeps the time limit that its spec has."""
+    """Return which of a running job's nodes keep the time limit that its spec has."""
     ranks = [rank for run in runs.values() if isinstance(run, RunFiles) for rank in run.ranks]
     found = Told(late=any(rank.limit == LimitMark.ENDED for rank in ranks))
     behind = untold(spec, runs)
@@ -54,7 +54,7 @@ def told(spec: JobSpec, runs: Runs) -> Told:
 
 
 def untold(spec: JobSpec, runs: Runs) -> list[str]:
-    """The nodes whose ranks keep another limit than the spec has, and can be told of it."""
+    """Return the nodes whose ranks keep another limit than the spec has, and can receive a new one."""
     limit = spec.time_limit
     if limit is None:
         return []
@@ -84,7 +84,7 @@ def extend(store: MetadataStore, job_id: str, seconds: float, add: bool) -> tupl
     """Record a longer time limit: `seconds` more, or so many in all. Returns the job, the limit before and the new one.
 
     Raises:
-        InputError: the job has no limit or is over, or the new one is not longer, or longer than anybody waits.
+        InputError: the job has no limit or is over, or the new limit is not longer or is over the longest allowed.
     """
     with store.lock():
         job, spec = store.jobs.job(job_id), store.jobs.spec(job_id)
@@ -96,10 +96,10 @@ def extend(store: MetadataStore, job_id: str, seconds: float, add: bool) -> tupl
 
 
 def longer(job: Job, before: float, seconds: float, add: bool) -> float:
-    """The limit that comes of one before: `seconds` more, or so many in all.
+    """Return the limit that follows from the one before: `seconds` more, or so many in all.
 
     Raises:
-        InputError: it is not longer, or longer than anybody waits.
+        InputError: it is not longer, or over the longest that is allowed.
     """
     limit = before + seconds if add else seconds
     if limit <= before:
@@ -112,7 +112,7 @@ def longer(job: Job, before: float, seconds: float, add: bool) -> float:
 
 
 def require_hearing(job: Job, found: Told, limit: float) -> None:
-    """See that the nodes of a job can be told of another limit.
+    """Check that the nodes of a job can receive another limit.
 
     Raises:
         InputError: an earlier UGRO started it there.

@@ -1,4 +1,4 @@
-"""What the nodes' files mean for a job: pure functions, so that the CLI, cron and the tests reach the same verdict."""
+"""Derive a job's state from the nodes' files: pure functions, so that CLI, cron and tests reach the same verdict."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ugro.common.models.run import RankFiles, RunFiles
 from ugro.common.text import count
 
 SETTLE_SECONDS = 15.0
-"""How long torchrun may take to leave after the last rank ended well. A late agent can hang in its exit barrier."""
+"""Seconds in which torchrun may exit after the last rank ended well. A late agent can hang in its exit barrier."""
 
 Runs = Mapping[str, RunFiles | NodeError]
-"""What each node of a job says of its run, or why it says nothing."""
+"""Each node's report of a job's run, or why there is none."""
 
 
 class Phase(StrEnum):
-    """What the nodes say of a job as a whole."""
+    """State of a job by its nodes together."""
 
     RUNNING = "running"
     UNKNOWN = "unknown"
@@ -54,7 +54,7 @@ def expected_ranks(job: Job) -> tuple[Rank, ...]:
 
 
 def assess(job: Job, runs: Runs) -> Assessment:
-    """What the nodes say of a job that was launched.
+    """Assess a launched job by its nodes' reports.
 
     A node that cannot be read proves nothing: its ranks stay as they were known, and the job is unknown unless all of
     them had ended before. Every rank's own exit code decides; torchrun's matters only where ranks left none.
@@ -95,7 +95,7 @@ def _seen(rank: Rank, share: NodeShare, run: RunFiles) -> Rank:
 def _state(files: RankFiles, over: bool) -> RankState:
     if files.ended:
         return RankState.SUCCEEDED if files.exit_code == 0 else RankState.FAILED
-    # Between the end of the script and its exit file a rank is seen as gone; torchrun still being there tells it apart.
+    # Between the end of the script and its exit file a rank is seen as gone; but then torchrun still runs.
     return RankState.LOST if over and not files.alive else RankState.RUNNING
 
 
@@ -129,7 +129,7 @@ def _rank_in_words(rank: Rank) -> str:
 
 
 def news_of_ranks(before: tuple[Rank, ...], now: tuple[Rank, ...]) -> str:
-    """What became of ranks between two looks: `rank 0 on gpu1 ended with exit 0; 2 ranks started`."""
+    """Return the changes of ranks between two observations: `rank 0 on gpu1 ended with exit 0; 2 ranks started`."""
     was = {rank.rank: rank for rank in before}
     told: dict[str, list[Rank]] = {}
     for rank in now:
@@ -194,7 +194,7 @@ def lost_first(ranks: tuple[Rank, ...], runs: Runs, first: int | None) -> tuple[
 
 
 def end_of_ranks(ranks: Iterable[Rank], clock_offsets: Mapping[str, float]) -> float | None:
-    """When the last rank ended, in the master's clock; None when none left a time."""
+    """Return when the last rank ended, by the master's clock; None when none left a time."""
     return max(
         (rank.ended_at - clock_offsets.get(rank.node, 0.0) for rank in ranks if rank.ended_at is not None), default=None
     )
@@ -211,7 +211,7 @@ def failed_before(ranks: Iterable[Rank], moment: float, clock_offsets: Mapping[s
 
 
 def gpu_holders(job: Job, views: Mapping[str, NodeView | NodeError]) -> list[str]:
-    """Which GPUs of a job the driver still shows as used by one of its ranks, in words."""
+    """Return in words the GPUs of a job that the driver still shows as used by one of its ranks."""
     pids = {(rank.node, rank.pid) for rank in job.ranks}
     leased = {uuid for share in (job.placement.shares if job.placement else ()) for uuid in share.gpus}
     return [

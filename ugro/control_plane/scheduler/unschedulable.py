@@ -1,6 +1,6 @@
-"""Unschedulable jobs: those that will never start as things are, why, and what the user can do about it. No I/O.
+"""Unschedulable jobs: those that cannot start until the user changes something, why, and what to change. No I/O.
 
-What may pass by itself is no such cause: an unreachable node, a GPU that other programs use.
+A state that may pass by itself is no such cause: an unreachable node, a GPU that other programs use.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ugro.control_plane.scheduler.room import Room, Shape, nodes_wanted
 
 
 def unschedulable(turn: Round) -> dict[str, Unschedulable]:
-    """Return the jobs that will never start as things are, with the cause and what would help."""
+    """Return the unschedulable jobs, each with the cause and what would help."""
     jobs = {job.id: job for job in turn.jobs if job.id not in turn.starts}
     waits_for = {job.id: [one.job for one in _awaited(job) if one.job in jobs] for job in jobs.values()}
     alone = _Alone(turn)
@@ -72,7 +72,7 @@ def unanswered(turn: Round, job: WaitingJob) -> AwaitsNodes | None:
 
 
 def _unanswered_in_all(turn: Round, job: WaitingJob) -> AwaitsNodes | None:
-    """The same for GPUs in all: nobody knows how many an unreachable node would add, so any of them may be enough."""
+    """Do the same for GPUs in all: how many an unreachable node would add is unknown, so any of them may be enough."""
     capacities = [capacity for name in turn.nodes(job) if (capacity := turn.queue.capacities.get(name))]
     silent = tuple(capacity.refusal or "" for capacity in capacities if capacity.silent)
     free = sum(len(turn.room.free(job.spec, capacity.node)) for capacity in capacities)
@@ -80,7 +80,7 @@ def _unanswered_in_all(turn: Round, job: WaitingJob) -> AwaitsNodes | None:
 
 
 _Judgement = tuple[NodesShort | TooFewNodes | TooFewInAll, tuple[Remedy, ...]]
-"""Why a job does not fit even where nothing else runs, and what would help."""
+"""The reason why a job does not fit even where nothing else runs, and what would help."""
 
 
 class _Alone:
@@ -119,7 +119,7 @@ class _Alone:
         names = self._turn.nodes(job)
         capacities = [self._capacities[name] for name in names if name in self._capacities]
         if any(capacity.error and not capacity.error.lasting for capacity in capacities):
-            return None  # nobody knows how many GPUs it has
+            return None  # its number of GPUs is unknown
         found = [one for name in names for one in shortfalls(job.spec, name, self._capacities.get(name), {})]
         remedies = dict.fromkeys((*map(self._remedy, found), Remedy(Act.ASK_FOR_LESS)))
         usable = usable_gpus(job.spec, capacities)

@@ -36,7 +36,7 @@ _TELLING = re.compile(
     r"|_runtime)(?:_(?:step|epoch|mean|avg))?$",
     re.IGNORECASE,
 )
-"""Names that tell of a training without a step in the line."""
+"""Names that show a training even where the line has no step."""
 
 _NO_SERIES = frozenset((
     "step", "steps", "global_step", "globalstep", "iter", "iteration", "iterations", "epoch", "epochs", "num_updates",
@@ -51,13 +51,13 @@ _FRACTIONS = ("epoch", "Epoch")
 """Names of an epoch with decimals."""
 
 _ENDS_OF_PLACES = (".py", ".cc", ".cpp", ".cu", ".h", "rank")
-"""How names of source files and ranks end: `train.py:12`, `mpirank:2`."""
+"""Ends of names of source files and ranks: `train.py:12`, `mpirank:2`."""
 
 _THROUGHPUT = re.compile(r"(?i)tps|tok\w*/s|per_sec|/sec|it/s|throughput|samplespersec|samples/s|wps|ups|steps_per_s")
 _VALIDATION = re.compile(
     r"(?<![\w./-])(val(?:id|idation|idating)?|eval(?:uation|uating)?|test(?:ing)?)(?![\w./=])|\((val|test)\)"
 )
-"""What stands before values of other data than those of the training."""
+"""Prefixes of values that are not of the training data."""
 
 _KIND = re.compile(r"(?:^|[_/ ])(?:train|val|valid|validation|eval|test)", re.IGNORECASE)
 

@@ -1,4 +1,4 @@
-"""How fast a run makes steps, and when it will be done, by when its steps arrive. Pure.
+"""The pace of a run's steps, and its expected end, by the times at which steps arrive. Pure.
 
 A checkpoint or an evaluation stops the steps for a while. Such a pause is no part of the pace.
 """
@@ -20,7 +20,7 @@ KNOWN = 4
 """Intervals after which it is known what is usual."""
 
 NEW_RHYTHM = 3
-"""So many intervals in a row that look like pauses are the new pace."""
+"""Number of intervals in a row, each long as a pause, that are a new pace."""
 
 
 class Pace:

@@ -25,7 +25,7 @@ class Pattern:
         """
         self.text = text
         self.switched_off = False
-        """It was too slow; a log is then read by the built-in formats alone."""
+        """Whether the pattern was too slow; a log is then read by the built-in formats alone."""
         self._search = compiled(text).search
         self._slow = 0
 

@@ -1,4 +1,4 @@
-"""What a series is called where it is shown: one name for one quantity, whichever source it comes from. Pure.
+"""Names of series for display: one name for one quantity, whichever source it comes from. Pure.
 
 A log prints `loss`, TensorBoard has `train/loss` and Lightning's CSV `train_loss`: one quantity, one curve. Values of
 validation and test have other names, and keep them.

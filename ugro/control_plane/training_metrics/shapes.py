@@ -1,9 +1,9 @@
 """The shapes of a rank's lines: a training prints one line again and again, and only its numbers differ. Pure.
 
-What `pairs` and `steps` find in a line depends on its words and marks, and of its numbers only on how long they are. So
-what they found once is kept with a pattern of exactly the lines that are alike in these: a line of a known shape is
-read by one match, and with the same result. Whatever could make a difference is no part of a shape: other words, a
-number of another length class, `nan`, lists, numbers with another comma.
+The findings of `pairs` and `steps` depend on a line's text and marks, and of its numbers only on their length. So a
+finding is kept with a pattern of exactly the lines that are alike in these: a line of a known shape is read by one
+match, and with the same result. Whatever could make a difference is no part of a shape: other text, a number of
+another length class, `nan`, lists, numbers with another comma.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SPACES = (3, 4, 6, 12)
 
 
 class Line(NamedTuple):
-    """What a line says: its values, and how far the run is."""
+    """Content of a line: its values, and how far the run is."""
 
     values: Sequence[Value]
     progress: Progress | None

@@ -25,7 +25,7 @@ class StepCount:
         self._bar_step = 0
         self._rounds = 0
         self.first_epoch = 1
-        """What the first epoch is called."""
+        """Number of the first epoch."""
 
     def trusts(self, progress: Progress) -> bool:
         """Return whether a bar is that of the training: the longest one, or one that names its epoch."""

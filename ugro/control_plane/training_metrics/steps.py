@@ -1,4 +1,4 @@
-"""How far a training is, by what it prints: the one place where a step is read from a line. Pure.
+"""The progress of a training by its output: the one place where a step is read from a line. Pure.
 
 Logs count in many ways: `step 12/100`, `'step': 12`, `Epoch 1:  12%|█▎ | 12/100 [00:10<…`, `iter 12`, `global_step=12`.
 A line such as `{'loss': 2.31, 'epoch': 0.5}` says that a step was made and not which one.
@@ -35,7 +35,7 @@ _WITHIN = re.compile(
 
 _LOSS = re.compile(r"(?<![a-z])loss['\"]?\s{0,4}[:=(]?\s{0,4}['\"]?-?(?:\d|nan|inf)")
 _BESIDE = re.compile(r"(?<![a-z])(?:eval\w*|val\w*|test\w*|predict\w*)[\])\s_:/|-]{1,3}$")
-"""What stands before the steps of another work than training."""
+"""Prefixes of steps of other work than training."""
 
 BESIDE_LENGTH = 40
 """Characters before a step in which that is looked for."""
@@ -47,7 +47,7 @@ _OTHER_WORK = re.compile(
 
 
 class Progress(NamedTuple):
-    """What a line says of the way: the step (of how many), and the epoch. `in_epoch`: steps are counted within it.
+    """Progress by a line: the step (of how many), and the epoch. `in_epoch`: steps are counted within it.
 
     `step` is None where only a step's loss was printed.
     """
@@ -65,7 +65,7 @@ _NOWHERE: Place = (-1, -1)
 
 
 class Places(NamedTuple):
-    """Where in a line the numbers of a `Progress` stand."""
+    """Places in a line of the numbers of a `Progress`."""
 
     step: Place = _NOWHERE
     total: Place = _NOWHERE
@@ -81,7 +81,7 @@ class Places(NamedTuple):
 
 
 def progress_of(line: str) -> Progress | None:
-    """What one line says of a training's way; None: nothing, as with bars of downloads."""
+    """Return the progress that one line shows; None: it shows none, as with bars of downloads."""
     return progress_in(printable(line[-LINE_LENGTH:]))
 
 
@@ -127,7 +127,7 @@ def _first(word: str, pattern: re.Pattern[str], line: str) -> re.Match[str] | No
 
 
 def last_progress(log: str) -> Progress | None:
-    """How far a log got, by its end. What it says in words counts before bars, and the longest bar before shorter ones.
+    """Return how far a log got, by its end. Steps in words count before bars, and the longest bar before shorter ones.
 
     (An evaluation's bar often has no title; it is shorter than the training's.)
     """

@@ -34,7 +34,7 @@ class Courier:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Rest. A person who interrupts does not wait: what was not sent is sent at the next round."""
+        """Rest, except after an interrupt: the user does not wait, and unsent messages go out at the next round."""
         if kind is None or issubclass(kind, Exception):
             await self.rest()
 

@@ -1,7 +1,7 @@
 """One round of alerts: reads what happened, asks the rules, sends, and remembers in `$UGRO_HOME/alerts.json`.
 
-The memory is written after the sending: who is killed in between sends again, rather than never. `alerts.lock` lets one
-process send at a time; the lock of those who act is not needed, so a slow mail server keeps nobody from acting.
+The memory is written after the sending: a process killed in between sends again, rather than never. `alerts.lock` lets
+one process send at a time; the lock of the tick is not needed, so a slow mail server delays no job.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ async def _round(store: MetadataStore, sender: Sender, settings: AlertSettings, 
 
 
 def _news_of(channel: str, outcome: Outcome, failures: int) -> str:
-    """What the timeline records of a channel: when it begins to fail, and when it works again."""
+    """Return the timeline's text about a channel: when it begins to fail, and when it works again."""
     if outcome and not failures:
         return f"channel {channel} failed: {outcome}; it is tried again. See: ugro alerts test {channel}"
     return f"channel {channel} works again" if failures and not outcome else ""
@@ -84,14 +84,14 @@ def _look(store: MetadataStore, mark: Mark, now: float) -> tuple[AlertSources, M
 
 
 def _recall(store: MetadataStore) -> AlertMemory:
-    """The memory. A damaged one is put aside, and what happened before it was last written counts as told."""
+    """Return the memory. A damaged one is put aside, and all events before it was last written count as reported."""
     path = store.home / "alerts.json"
     with state_errors(path):
         try:
             return read_record(AlertMemory, path)
         except InputError:
             return AlertMemory(mark=Mark(at=_written_at(store.home / FILE)))
-        except RecordNewer:  # what it knows to be told, a newer UGRO tells
+        except RecordNewer:  # the newer UGRO sends its alerts
             raise
         except RecordUnreadable as error:
             memory = AlertMemory(mark=Mark(at=_written_at(path)))
@@ -103,7 +103,7 @@ def _recall(store: MetadataStore) -> AlertMemory:
 
 
 def _written_at(path: Path) -> float:
-    """When a file was written, by this machine's clock, as the events are."""
+    """Return when a file was written, by this machine's clock, as the events are."""
     return path.stat().st_mtime - file_skew(path.parent)
 
 

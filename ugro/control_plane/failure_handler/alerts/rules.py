@@ -1,7 +1,7 @@
-"""Which alert goes to which channel: events, observations, the rules, and what was sent already. Pure.
+"""Choose the alerts of each channel by events, observations, the rules, and the messages sent before. Pure.
 
-Events of jobs are sent once. What lasts – an unreachable node, a hot GPU, a full disk – is sent when it begins
-and when it is over, and with a margin between both, so that a value at its limit does not tell again and again.
+Events of jobs are sent once. A state that lasts – an unreachable node, a hot GPU, a full disk – is sent when it begins
+and when it is over, with a margin between both, so that a value at its limit does not alert again and again.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from ugro.control_plane.failure_handler.alerts.settings import AlertKind, AlertS
 from ugro.control_plane.metadata_store.timeline import Mark
 
 KEEP_SECONDS = 86400.0
-"""How long a message waits for a channel that fails, and what was told is remembered."""
+"""Seconds for which a message waits for a channel that fails, and for which a sent one is remembered."""
 
 KEEP_MESSAGES = 100
-"""So many messages, the newest, wait for a channel that fails."""
+"""Number of messages, the newest, that wait for a channel that fails."""
 
 SHOWN = 10
-"""So many messages stand in one notification, the newest; of the others their number."""
+"""Number of messages in one notification, the newest; of the others it has their number."""
 
 TEXT_LENGTH = 180
 RETRY_SECONDS = (60.0, 3600.0)
@@ -75,7 +75,7 @@ _MENTION = re.compile(r"@(?=(?:everyone|here|channel|all)\b)|<(?=[!@#&])")
 
 
 class Message(Record):
-    """One thing to tell. `about` is what it is about, the words with which it begins."""
+    """One message. `about` is its subject, with which it begins."""
 
     at: float
     kind: AlertKind
@@ -92,10 +92,11 @@ class PendingMessages(Record):
 
 
 class AlertMemory(Record):
-    """What is known from before, `alerts.json`.
+    """Memory of earlier rounds, `alerts.json`.
 
-    `troubled` are jobs that failed or hung and did not go on yet. `standing` has since when a state stands, by
-    subject; `told` when each channel was told what, `believed` the standing states that each channel knows of.
+    `troubled` are jobs that failed or hung and have not run again. `standing` has since when a state stands, by
+    subject, `believed` the standing states that each channel knows. The field after it has when each channel was sent
+    which message.
     """
 
     mark: Mark
@@ -164,7 +165,7 @@ def _stands(memory: AlertMemory, state: _State) -> bool:
 
 
 def _news(memory: AlertMemory, seen: AlertSources) -> tuple[list[_News], tuple[str, ...]]:
-    """What the events have to tell, and the jobs that are in trouble after them."""
+    """Return the messages about the events, and the jobs that are in trouble after them."""
     news: list[_News] = []
     troubled = list(memory.troubled)
     for event in seen.events:
@@ -179,9 +180,9 @@ def _news(memory: AlertMemory, seen: AlertSources) -> tuple[list[_News], tuple[s
 def _changed(
     rules: Sequence[Rule], told: dict[str, float], believed: frozenset[str], states: Sequence[_State], now: float
 ) -> tuple[list[Message], frozenset[str]]:
-    """What a channel is sent about states that are not as it believes, and what it believes then.
+    """Return the messages to a channel about states that are not as it believes, and its beliefs after them.
 
-    What was sent not long ago waits: if it still stands after its quiet time, it is sent then.
+    A message that was sent not long ago waits: if the state still stands after the quiet time, it is sent then.
     """
     messages = []
     believed = believed & {state.subject for state in states}
@@ -235,7 +236,7 @@ def _of_event(event: Event, job: Job | None, troubled: bool) -> Iterator[_News]:
         name = job.name if job else event.job
         title = event.job if name == event.job else f"{event.job} ({name})"
         about = f"{title} {WORDS[event.kind]}"
-    if kind == AlertKind.FAILURE:  # the reason is in the record: the timeline told it at another event
+    if kind == AlertKind.FAILURE:  # the reason is in the record: the timeline has it at another event
         text, see = job.reason if job and job.reason else event.message, f" – see: ugro explain {event.job}"
     if kind == AlertKind.DONE and job and job.started_at and job.ended_at:
         text = f"after {duration(job.ended_at - job.started_at)}"
@@ -244,11 +245,11 @@ def _of_event(event: Event, job: Job | None, troubled: bool) -> Iterator[_News]:
 
 
 def _states(memory: AlertMemory, seen: AlertSources) -> Iterator[_State]:
-    """What may stand at each node. What was seen before a node fell silent says that it goes on as it was."""
+    """Yield the states that may stand at each node. A state of an unreachable node stays as it was last seen."""
     for name, config in seen.configs.items():
         view, silence = seen.views.get(name), seen.silences.get(name)
         since = memory.standing.get(f"down {name}")
-        # A node that left the inventory is not silent any more, and has not answered either.
+        # A node that left the inventory is no longer unreachable, and has not answered either.
         back = since is None or (view is not None and view.seen_at > since)
         stands = True if silence else False if back else None
         last = f"seen last at {clock(view.seen_at)}" if view else "it was never seen"
@@ -282,7 +283,7 @@ def _heat(memory: AlertMemory, config: NodeConfig, view: NodeView) -> Iterator[_
 
 
 def _text(words: str, see: str = "") -> str:
-    """Foreign words in one line, short, and calling nobody by name; `see`, which is ours, stays whole after them."""
+    """Return foreign text as one short line without mentions of chat users; `see`, our own text, follows uncut."""
     words, room = printable(words.replace("\n", " ")), TEXT_LENGTH - len(see)
     words = words if len(words) <= room else words[: room - 1] + "…"
     return _MENTION.sub(lambda found: found[0] + "\u200b", words) + see
@@ -293,7 +294,7 @@ def _text(words: str, see: str = "") -> str:
 
 @dataclass(frozen=True)
 class Notification:
-    """What is sent to one channel at one time. `bad` where something of it is no good news."""
+    """A notification to one channel. `bad`: it has a message that is no good news."""
 
     title: str
     body: str
@@ -301,7 +302,7 @@ class Notification:
 
 
 def due(memory: AlertMemory, now: float) -> dict[str, Notification]:
-    """What to send now: all that waits for a channel in one notification."""
+    """Return the notifications to send now: all messages that wait for a channel in one."""
     return {
         channel: notification(waiting.messages)
         for channel, waiting in memory.waiting.items()
@@ -310,7 +311,7 @@ def due(memory: AlertMemory, now: float) -> dict[str, Notification]:
 
 
 def notification(messages: Sequence[Message]) -> Notification:
-    """Messages as a person gets them, the newest if they are many."""
+    """Return messages as one notification, with the newest of them if they are many."""
     lines = [f"{message.about}: {message.text}" if message.text else message.about for message in messages]
     bad = any(message.kind not in GOOD for message in messages)
     if len(messages) == 1:

@@ -1,7 +1,7 @@
-"""Sends notifications through apprise. Each channel has a thread and a time limit of its own: none waits for another.
+"""Send notifications through apprise. Each channel has a thread and a time limit of its own: none waits for another.
 
-apprise and what it uses name addresses in their logs and errors, and addresses are secrets. So their loggers reach
-nobody but `_Reason`, which makes one of a few fixed phrases of what they say.
+apprise and the libraries that it uses name addresses in their logs and errors, and addresses are secrets. So their
+loggers reach only `_Reason`, which makes one of a few fixed phrases of each message.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ugro.control_plane.failure_handler.alerts.rules import Notification
 from ugro.control_plane.failure_handler.alerts.settings import AlertChannel
 
 CHANNEL_SECONDS = 8.0
-"""How long a channel may take. apprise gives a server 4 s to accept a connection and 4 s to answer."""
+"""Seconds that a channel may take. apprise gives a server 4 s to accept a connection and 4 s to answer."""
 
 LOGGERS = ("apprise", "urllib3", "requests", "asyncio.apprise", "paho", "slixmpp", "gntp")
 
@@ -26,7 +26,7 @@ _NOWHERE = logging.NullHandler()
 """Stays with the loggers, also for what a thread says after its time: a logger without handlers writes to stderr."""
 
 Outcome = str | None
-"""Why a channel failed, in words without secrets; None where it took what was sent."""
+"""The reason why a channel failed, in words without secrets; None: it took the notification."""
 
 
 class Sender:
@@ -58,7 +58,7 @@ class Sender:
 
         def work() -> None:
             outcome = _deliver(channel, notification)
-            with contextlib.suppress(RuntimeError):  # nobody waits any more: the loop is closed
+            with contextlib.suppress(RuntimeError):  # no caller waits: the loop is closed
                 loop.call_soon_threadsafe(take, outcome)
 
         # A daemon, not a pool's thread: a server that never answers must not keep a command from ending.
@@ -74,7 +74,7 @@ class Sender:
 
 
 def _load() -> None:
-    """Import apprise and its plugins, which it does at the first address. Their deprecations are not ours to tell."""
+    """Import apprise and its plugins, which it does at the first address. Their deprecation warnings are dropped."""
     with _Reason(), warnings.catch_warnings(action="ignore"):
         import apprise
 
@@ -85,7 +85,7 @@ def _deliver(channel: AlertChannel, notification: Notification) -> Outcome:
     try:
         with _Reason() as reason:
             return _notify(channel, notification, lambda: reason.words)
-    except Exception as error:  # a plugin may raise anything, and its words may have the address
+    except Exception as error:  # a plugin may raise anything, and its message may have the address
         return f"apprise failed ({type(error).__name__})"
 
 
@@ -112,7 +112,7 @@ def _notify(channel: AlertChannel, notification: Notification, reason: Callable[
 
 
 class _Reason(logging.Handler):
-    """What the loggers say in this thread, as a fixed phrase; their records go nowhere else."""
+    """Keep the loggers' messages of this thread as a fixed phrase; their records go nowhere else."""
 
     PHRASES = (
         (re.compile(r"unsupported URL|unparse?able|invalid URL|schema", re.I), ": no kind of address that it knows"),

@@ -22,7 +22,7 @@ from ugro.common.mistakes import Misplaced
 from ugro.common.yaml_files import describe_in_file, line_of, read_yaml
 
 QUIET = 600.0
-"""Seconds in which a channel is not told the same thing again, unless its rule says otherwise."""
+"""Seconds in which a channel is not sent the same message again, unless its rule says otherwise."""
 
 _SCHEMA = re.compile(r"[A-Za-z0-9+.-]{1,40}(?=://)")
 _ADDRESS = re.compile(r"[^\s.'\"]*://\S*")
@@ -35,7 +35,7 @@ class AlertsError(InputError):
 
 
 class AlertKind(StrEnum):
-    """What an alert is about, as rules name it."""
+    """Kind of an alert, as rules name it."""
 
     FAILURE = "failure"
     RECOVERY = "recovery"
@@ -51,7 +51,7 @@ class AlertKind(StrEnum):
 
 
 class AlertChannel(Config):
-    """A way to a person: an apprise URL, written here or in an environment variable."""
+    """A channel of notifications: an apprise URL, written here or in an environment variable."""
 
     url: SecretStr | None = None
     url_env: Line | None = None
@@ -70,7 +70,7 @@ class AlertChannel(Config):
 
     @property
     def kind(self) -> str | None:
-        """What of the address may be shown: `slack` of `slack://…`; None where there is none."""
+        """The part of the address that may be shown: `slack` of `slack://…`; None where there is none."""
         found = _SCHEMA.match(self.address() or "")
         return found[0].lower() if found else None
 

@@ -1,4 +1,4 @@
-"""What a job's end cost and how to go on: the step it was at, the last checkpoint, the time lost. Changes nothing."""
+"""Find what a job's end cost and how to resume: its step, the last checkpoint, the time lost. Changes nothing."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ugro.control_plane.metadata_store.log_ends import rank_log
 from ugro.control_plane.training_metrics.steps import Progress, last_progress
 
 MOST_RANKS = 16
-"""Of so many ranks the logs are looked through for a step; those of the others would say the same."""
+"""Number of ranks whose logs are searched for a step; those of the others would show the same."""
 
 OF_THE_CODE = ("python_exception", "import_error", "bad_arguments", "setup_failed")
-"""Causes for which the same code fails again: it is mended, then the job goes on."""
+"""Causes for which the same code fails again: the user repairs it, then resumes the job."""
 
 LAST_PART = 16_000
 """Characters at the end of a log in which the step is looked for."""
@@ -27,7 +27,7 @@ LAST_PART = 16_000
 
 @dataclass(frozen=True)
 class LastCheckpoint:
-    """The one to go on from, and whether this machine has a copy of it."""
+    """The checkpoint to resume from, and whether this machine has a copy of it."""
 
     checkpoint: Checkpoint
     on_master: bool
@@ -56,8 +56,8 @@ def _step_of(folder: Path, rank: int) -> Progress | None:
 
 
 def last_checkpoint(job: Job, found: Sequence[Checkpoint], kept: Mapping[str, Checkpoint]) -> LastCheckpoint | None:
-    """The furthest whole checkpoint that the latest attempt goes back to, of those on the nodes and those that are kept
-    on the master, by label.
+    """Return the furthest complete checkpoint in the latest attempt's lineage, of those on the nodes and those kept on
+    the master, by label.
     """
     try:
         newest = newest_whole(with_copies(job, found, kept))
@@ -80,9 +80,9 @@ def lost_seconds(job: Job, last: LastCheckpoint | None, now: float) -> float | N
 def resume_command(
     job: Job, changes: Sequence[ArgumentChange], cause: str | None, from_start: bool = False, code_gone: bool = False
 ) -> str:
-    """What a person would type to go on with a job that ended; with its code mended, where that was the cause.
+    """Return the command that resumes an ended job; with new code, where the code was the cause.
 
-    `from_start`: there is no checkpoint, so that it begins again only when that is said. `code_gone`: its snapshot was
+    `from_start`: there is no checkpoint, so the command has to ask for a new beginning. `code_gone`: the snapshot was
     removed.
     """
     again = ["--from", "0"] if from_start else []

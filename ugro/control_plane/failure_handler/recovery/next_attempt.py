@@ -1,4 +1,4 @@
-"""The next attempt of a job that ended: from which checkpoint, with which changes, told to the script how. Pure."""
+"""The next attempt of an ended job: its checkpoint, its changes, and how the script learns of them. Pure."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def next_attempt(
     nodes: str | None = None,
     time_limit: float | None = None,
 ) -> NextAttempt:
-    """The next attempt: from a checkpoint, or without one from the beginning.
+    """Return the next attempt: from a checkpoint, or without one from the beginning.
 
     `script` is the text of the job's script, `wanted` its arguments by name, `nodes` a number or names, `time_limit`
     seconds.
 
     Raises:
-        InputError: the job has not ended, the script has no such argument, or cannot be told of a checkpoint, or each
-            rank has a part of its own in that, and there would be more or fewer ranks.
+        InputError: the job has not ended, the script has no such argument or takes no checkpoint, or each rank has
+            a part of its own in the checkpoint, and there would be more or fewer ranks.
         ValidationError: `nodes` or `time_limit` makes no sense.
     """
     if not job.state.ended:
@@ -73,7 +73,7 @@ def next_attempt(
 
 
 def _require_ranks(job: Job, spec: JobSpec, checkpoint: Checkpoint) -> None:
-    """Of nodes that had no part in the job before, only the launch shows how many ranks they run."""
+    """Check the number of ranks, as far as it is known: of new nodes only the launch shows it."""
     before = {share.node: share.nproc for share in job.placement.shares} if job.placement else {}
     ranks: int | None = None
     if spec.gpus_in_all is not None:
@@ -88,7 +88,7 @@ def _require_ranks(job: Job, spec: JobSpec, checkpoint: Checkpoint) -> None:
 
 
 def words_for(spec: JobSpec, script: str) -> str:
-    """The words that tell a script where to go on from, with {path}; none where it reads UGRO_RESUME_FROM itself.
+    """Return the arguments that give a script its checkpoint, with {path}; empty where it reads UGRO_RESUME_FROM.
 
     Raises:
         InputError: nothing shows how this script takes a checkpoint.

@@ -1,4 +1,4 @@
-"""What a new attempt does otherwise: the smaller batch after a CUDA OOM, a node less. Pure.
+"""Changes of a new attempt: the smaller batch after a CUDA OOM, a node less. Pure.
 
 Scripts call the same thing by many names.
 """
@@ -58,7 +58,7 @@ def smaller_batch(args: Sequence[str], script: str) -> tuple[ArgumentChange, ...
 
 
 def defaults_of(script: str) -> dict[str, int]:
-    """The whole numbers that a Python script's options have where they are not given, by plain name (argparse)."""
+    """Return the integer defaults of a Python script's options, by plain name (argparse)."""
     try:
         calls = [node for node in ast.walk(ast.parse(script)) if isinstance(node, ast.Call)]
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # whatever people launch
@@ -75,16 +75,16 @@ def defaults_of(script: str) -> dict[str, int]:
 def _number(
     args: Sequence[str], name: str, known: Mapping[str, str], defaults: Mapping[str, int]
 ) -> tuple[str, str | None, int] | None:
-    """How an argument is spelled, what was given, and the whole number that counts: its default where nothing was."""
+    """Return an argument's spelling, the given text, and the integer that counts: the default where none was given."""
     if given := find(args, name):
         return (given[1], given[2], int(given[2])) if given[2].isdecimal() else None
     return (known[name], None, defaults[name]) if name in known and name in defaults else None
 
 
 def left_out(job: Job, spec: JobSpec, capacities: Mapping[str, Capacity]) -> dict[str, str]:
-    """The nodes of a job that cannot do their part any more, and why: silent, or short of GPUs.
+    """Return the nodes of a job that can no longer do their part, and why: unreachable, or short of GPUs.
 
-    None where others take their place by themselves, since the job asks for a number of nodes or of GPUs.
+    It is empty where other nodes can take their place, since the job asks for a number of nodes or of GPUs.
     """
     if spec.gpus_in_all is not None or spec.share is not None:
         return {}
@@ -104,5 +104,5 @@ def _unable(share: NodeShare, capacity: Capacity | None) -> str:
 
 
 def _rounded(total: int, parts: int) -> int:
-    """So many backward passes that at least as much is seen as before."""
+    """Return the number of backward passes that cover at least as many samples as before."""
     return -(-total // parts)

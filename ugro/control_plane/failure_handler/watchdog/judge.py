@@ -1,4 +1,4 @@
-"""Whether a running job goes on, is quiet, or hangs, and which rank does not take part. Pure (docs/watchdog.md).
+"""Judge whether a running job makes progress, is quiet or hangs, and which rank takes no part. Pure (docs/watchdog.md).
 
 A hang is silence (no log, no step, no traffic) for longer than this job's own rhythm explains, in which no rank shows
 work either. Moments are in watched seconds, as in `sights`.
@@ -28,11 +28,11 @@ BEFORE_STEPS = 3.0
 """Times the floor that a job may be silent before its first step: compiling, downloads and caches are slow."""
 
 STILL_LOOKS = 3
-"""So many looks in a row have to show no work, however far apart they are."""
+"""Number of samples in a row that have to show no work, however far apart they are."""
 
 
 class State(StrEnum):
-    """What the watchdog thinks of a job. Quiet: longer than it ever was, and not yet suspicious."""
+    """The watchdog's verdict on a job. Quiet: for longer than ever before, and not yet suspicious."""
 
     PROGRESSING = "progressing"
     QUIET = "quiet"
@@ -54,7 +54,7 @@ def allowance(memory: WatchMemory, limits: HangLimits) -> float:
 
 
 def needs_steps(memory: WatchMemory, limits: HangLimits) -> bool:
-    """Whether the logs have to be read: what they say decides, or how far each rank got is about to be told.
+    """Return whether the logs have to be read: they decide, or the step of each rank is about to be reported.
 
     A silence that is long enough to become this job's rhythm counts only if a step was made before it.
     """
@@ -66,7 +66,7 @@ def needs_steps(memory: WatchMemory, limits: HangLimits) -> bool:
 def judge(
     memory: WatchMemory, limits: HangLimits, steps: Mapping[int, Progress | None] | None = None
 ) -> ProgressVerdict:
-    """What to think of the job. `steps` is how far each rank's log got, where it was read."""
+    """Return the verdict on a job. `steps` is the progress of each rank's log, where it was read."""
     quiet, allowed = memory.watched - memory.alive_at, allowance(memory, limits)
     if not memory.stepped:
         allowed = max(allowed, min(limits.ceiling, BEFORE_STEPS * limits.floor))

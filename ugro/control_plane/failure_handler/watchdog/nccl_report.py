@@ -1,4 +1,4 @@
-"""What NCCL's own report of a job (RAS, NCCL 2.24 and newer) says of ranks that differ. Pure.
+"""Find the ranks that differ in NCCL's own report of a job (RAS, NCCL 2.24 and newer). Pure.
 
 The report has a section for each communicator whose ranks do not agree, and one for processes that do not answer:
 https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting/ras.html
@@ -29,10 +29,10 @@ class Difference:
 
 
 def difference(report: str, ranks: Sequence[Rank]) -> Difference | None:
-    """Which ranks launched fewer operations than the others, or which do not answer NCCL; None: nothing differs.
+    """Return the ranks that launched fewer operations than the others, or do not answer NCCL; None: nothing differs.
 
-    Of a job that is silent for long this tells who is waited for. `ranks` are those of the job, by whose pids the ranks
-    of a communicator are known again.
+    In a job without output for long these are the ranks that the others wait for. `ranks` are those of the job: their
+    pids identify the ranks of a communicator.
     """
     dead = [_of_job(match[1], None, ranks) for line in report.splitlines() if (match := _DEAD.match(line))]
     if dead:
@@ -57,7 +57,7 @@ class _Group:
 
 
 def _launched(report: str, ranks: Sequence[Rank]) -> dict[int, _Group]:
-    """By operation, of the first communicator whose ranks differ."""
+    """Return groups of ranks by operation, for the first communicator whose ranks differ."""
     found: dict[int, _Group] = {}
     now: _Group | None = None
     for line in report.splitlines():
@@ -81,7 +81,7 @@ def _pid(words: str) -> str | None:
 
 
 def _of_job(pid: str | None, rank: str | None, ranks: Sequence[Rank]) -> int | str:
-    """The job's rank, which a smaller communicator counts otherwise; in words where the pid does not tell it."""
+    """Return the job's rank, which a smaller communicator counts otherwise; in words where the pid does not match."""
     same = [one.rank for one in ranks if pid is not None and one.pid == int(pid)]
     if len(same) == 1:
         return same[0]

@@ -50,7 +50,7 @@ def never_met(job: Job) -> bool:
 
 
 def unmet_in_words(job: Job, unreached: Unreached) -> str:
-    """Why the ranks of a job do not begin, as far as that can be seen from outside."""
+    """Return in words why the ranks of a job do not begin, as far as it shows from outside."""
     since = f"no rank has begun since {clock(job.started_at)}" if job.started_at else "no rank has begun"
     meets_at = _meeting_point(job)
     if not unreached:

@@ -1,4 +1,4 @@
-"""What the watchdog sees of a running job, and what it remembers of it from look to look. Pure (docs/watchdog.md).
+"""Samples of a running job, and the watchdog's memory between them. Pure (docs/watchdog.md).
 
 Moments are in watched seconds: a clock that stops between observations.
 """
@@ -25,12 +25,12 @@ WINDOW = 60.0
 
 TRAFFIC = 2**20
 TRAFFIC_RATE = 100_000
-"""Bytes that a rank read and wrote between two looks, and a second, from which on it saves, loads or sends something.
-What loggers and monitors move in the background is less.
+"""Bytes per second that a rank read and wrote between two samples, from which on it saves, loads or sends something.
+Loggers and monitors move less in the background.
 """
 
 CPU_WORK = 0.1
-"""CPU seconds a second: above that a rank works. Threads that only look after others stay below."""
+"""CPU seconds per second above which a rank works. Threads that only supervise others stay below."""
 
 GPU_IDLE = 5.0
 GPU_BUSY = 90.0
@@ -54,18 +54,18 @@ class HangLimits:
 
     @property
     def look_seconds(self) -> float:
-        """How often a look is taken into account."""
+        """Seconds between two samples that are taken into account."""
         return min(10.0, self.floor / 20)
 
     @property
     def window(self) -> float:
-        """Over how many watched seconds work is measured."""
+        """Watched seconds over which work is measured."""
         return min(WINDOW, self.floor / 5)
 
 
 @dataclass(frozen=True)
 class Sight:
-    """What one look shows of a living rank. None: the node does not say, or (of a GPU) the rank has none.
+    """One sample of a living rank. None: the node does not report it, or (of a GPU) the rank has none.
 
     `state` is the kernel's letter for its process; `traffic_bytes` counts both ways.
     """
@@ -82,7 +82,7 @@ class Sight:
 
 
 class Doing(StrEnum):
-    """What a rank did over the last window."""
+    """Activity of a rank over the last window."""
 
     WORKS = "works"
     WAITS = "waits"
@@ -93,9 +93,9 @@ class Doing(StrEnum):
 
 
 class RankWindow(Record):
-    """What the looks of the present window showed of a rank: sums over the looks that said something.
+    """The present window of a rank: sums over the samples that had a value.
 
-    The extremes of the power go on over windows, as long as its GPU seems to spin: few looks may fall into each.
+    The extremes of the power span windows as long as its GPU seems to spin: few samples may fall into each.
     """
 
     cpu_seconds: float | None = None
@@ -109,7 +109,7 @@ class RankWindow(Record):
 
 
 class RankMemory(Record):
-    """What is remembered of one rank. `usual_power_w` is what its GPU drew, busy, while the job went on."""
+    """Memory of one rank. `usual_power_w` is the power of its GPU, busy, while the job made progress."""
 
     rank: int
     node: str
@@ -124,10 +124,10 @@ class RankMemory(Record):
 
 
 class WatchMemory(Record):
-    """What the watchdog knows of a job's attempt. Only `looked_at` and `look_gaps` are of the real clock.
+    """The watchdog's memory of a job's attempt. Only `looked_at` and `look_gaps` are of the real clock.
 
-    `longest` is the longest gap between two signs of life. `stepped` says whether its logs show a step; None: nobody
-    has read them since they grew. `hung_at` is when a hang was told that goes on, `culprit` the rank that it lies with.
+    `longest` is the longest gap between two signs of life. `stepped` is whether its logs show a step; None: they were
+    not read since they grew. `hung_at` is when a present hang was reported, `culprit` the rank at fault.
     """
 
     attempt: int
@@ -168,7 +168,7 @@ def look(
         "still_looks": memory.still_looks + 1,
     }
     if lives:
-        # A start teaches nothing of what comes after it; what went on again after an alert was no hang.
+        # A start teaches nothing of what comes after it; a job with progress again after an alert did not hang.
         healthy = memory.signs > 0 and (memory.hung_at is not None or memory.stepped is not False)
         longest = max(memory.longest, watched - memory.alive_at) if healthy else memory.longest
         changed |= {"signs": memory.signs + 1, "longest": longest, "hung_at": None, "stepped": memory.stepped or None}

@@ -1,4 +1,4 @@
-"""The watchdog at work: from a tick's look to what is remembered (`watchdog.json`) and told."""
+"""The watchdog at work: from a tick's observation to its memory (`watchdog.json`) and its reports."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ Stand = Callable[[Job], Awaitable["Said"]]
 
 @dataclass(frozen=True)
 class Hang:
-    """For how many watched seconds it has gone on since it was told, and the rank that does not take part."""
+    """Watched seconds of a hang since it was reported, and the rank that does not take part."""
 
     seconds: float
     rank: int | None
 
 
 def is_due(store: MetadataStore, job_id: str, seen: Observation) -> bool:
-    """Whether it is time for the next look at a running job."""
+    """Return whether the next sample of a running job is due."""
     path = store.jobs.files(job_id).watchdog
     with state_errors(path):
         before = _read(path)
@@ -50,10 +50,10 @@ def is_due(store: MetadataStore, job_id: str, seen: Observation) -> bool:
 
 
 async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends: SyncEnds, stand: Stand) -> None:
-    """Take a look at a running job into account that is due (`is_due`), and tell a hang, its end, and GPUs that idle.
+    """Take a due sample of a running job (`is_due`) into account, and report a hang, its end, and idle GPUs.
 
     Logs are read only where they decide: in a long silence, until a first step is seen, and before a hang is reported.
-    Then it is also kept where each rank stands.
+    Then the stack trace of each rank is kept too.
     """
     path, limits = store.jobs.files(job_id).watchdog, limits_of(store.jobs.spec(job_id))
     with state_errors(path):
@@ -101,8 +101,8 @@ def _tell(store: MetadataStore, job: Job, idle: WatchMemory | None, verdict: Pro
 
 
 async def _confirmed(store: MetadataStore, job: Job, verdict: ProgressVerdict, stand: Stand) -> ProgressVerdict:
-    """Keep where the ranks stand, which nobody can see once they were ended, and hear what NCCL knows of them."""
-    # Here, since every command that looks has the watchdog, and few of them find a hang.
+    """Keep the ranks' stack traces, which are lost once they are ended, and add what NCCL reports on them."""
+    # Here, since every command that observes nodes has the watchdog, and few of them find a hang.
     from ugro.control_plane.failure_handler.stacks import keep, report_of_nccl
     from ugro.control_plane.failure_handler.watchdog.nccl_report import difference
     from ugro.nodes.remote.stacks.stacks import NodeStacks
@@ -119,7 +119,7 @@ async def _confirmed(store: MetadataStore, job: Job, verdict: ProgressVerdict, s
 
 
 def hang_of(store: MetadataStore, job: Job) -> Hang:
-    """What is remembered of the hang that a job's alert tells of."""
+    """Return the watchdog's memory of the hang that a job's alert reports."""
     memory = _read(store.jobs.files(job.id).watchdog)
     if memory is None or memory.attempt != job.attempt or memory.hung_at is None:
         return Hang(0.0, None)
@@ -133,7 +133,7 @@ def limits_of(spec: JobSpec) -> HangLimits:
 
 
 def sights(job: Job, seen: Observation) -> list[Sight]:
-    """What the nodes show of the living ranks of a job."""
+    """Return the nodes' samples of the living ranks of a job."""
     found, sharing = [], tenants([job])
     for rank in job.ranks:
         run, view = seen.runs[job.id].get(rank.node), seen.views.get(rank.node)
@@ -143,7 +143,7 @@ def sights(job: Job, seen: Observation) -> list[Sight]:
         gpus = [gpu for gpu in view.gpus if gpu.uuid in job.gpus_of(rank)] if isinstance(view, NodeView) else []
         gpu = max(gpus, key=lambda gpu: gpu.utilization_percent or 0, default=None)  # it hangs where none is busy
         if gpu and (mine := sharing.get(gpu.uuid)) and not all(map(mine[0].owns, gpu.processes)):
-            gpu = None  # which of the jobs that share it keeps it busy, nothing tells
+            gpu = None  # it is unknown which of the jobs that share it keeps it busy
         found.append(_sight(rank.node, files, rank.gpu is not None, gpu))
     return found
 
@@ -164,7 +164,7 @@ def _sight(node: str, files: RankFiles, has_gpu: bool, gpu: Gpu | None) -> Sight
 
 
 def _read(path: Path) -> WatchMemory | None:
-    """What is remembered. A file that cannot be understood is no loss: watching begins again.
+    """Return the memory. A file that cannot be understood is no loss: watching begins again.
 
     Raises:
         RecordNewer: a newer UGRO watches here, whose memory is not to be written over.

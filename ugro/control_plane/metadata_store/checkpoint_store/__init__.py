@@ -1,4 +1,4 @@
-"""Checkpoints of jobs: which there are on the nodes, which are whole, and copies of them on the master."""
+"""Checkpoints of jobs: those on the nodes, which of them are complete, and copies of them on the master."""
 
 from ugro.control_plane.metadata_store.checkpoint_store.gathering import newest_since, newest_whole
 from ugro.control_plane.metadata_store.checkpoint_store.store import (

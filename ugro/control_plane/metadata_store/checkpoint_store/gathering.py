@@ -1,4 +1,4 @@
-"""What the nodes' checkpoints are together, and which one to go on from: pure functions."""
+"""Combine the nodes' checkpoints, and choose the one to resume from: pure functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ugro.control_plane.metadata_store.checkpoint_store.lineage import (
 from ugro.control_plane.metadata_store.checkpoint_store.parts import by_ranks, lacking, ranks_in, together
 
 SPLIT_KINDS = ("distributed", "deepspeed", "ranks")
-"""Of these each rank writes its own part, to the disk of its node."""
+"""Kinds of which each rank writes its own part, to the disk of its node."""
 
 Sightings = Mapping[str, FoundCheckpoint]
 """One checkpoint as each node has it."""
@@ -51,12 +51,12 @@ def gather(
 
 
 def in_order(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
-    """By step, then by the time they were saved; those that show no step come first."""
+    """Sort by step, then by the time of the save; checkpoints without a step come first."""
     return sorted(checkpoints, key=lambda one: (-1 if one.step is None else one.step, one.saved_at, one.name))
 
 
 def _on_one_disk(found: Mapping[str, Iterable[FoundCheckpoint]]) -> list[dict[str, FoundCheckpoint]]:
-    """What each node has, with what others have that share its disk: the same, of the very same moment."""
+    """Group what nodes that share a disk have: the same checkpoint, saved at the very same time."""
     seen: dict[tuple[Any, ...], dict[str, FoundCheckpoint]] = {}
     for node, sightings in found.items():
         for one in sightings:
@@ -65,11 +65,11 @@ def _on_one_disk(found: Mapping[str, Iterable[FoundCheckpoint]]) -> list[dict[st
 
 
 def newest_whole(checkpoints: Sequence[Checkpoint], step: int | None = None) -> Checkpoint:
-    """The one to go on from: that of a step, or else the furthest one that is whole, and is of the latest attempt or of
-    what it went on from. Where nothing tells of steps, `step` is an epoch.
+    """Return the checkpoint to resume from: that of a step, or else the furthest complete one in the latest attempt's
+    lineage. Where a checkpoint has no step, `step` is an epoch.
 
     Raises:
-        InputError: there is none; the message says what there is.
+        InputError: there is none; the message lists those that exist.
     """
     whole = [one for one in checkpoints if one.problem is None and one.position is not None]
     if step is None:
@@ -88,7 +88,7 @@ def newest_whole(checkpoints: Sequence[Checkpoint], step: int | None = None) -> 
 
 
 def _furthest(there: Sequence[Checkpoint]) -> Checkpoint:
-    """The last one; of those that tell of no step, and those that do, the one that was saved later."""
+    """Return the furthest one; between the best with a step and the best without, the one that was saved later."""
     epochs = all(one.epoch is not None for one in there)  # a step may be counted within its epoch
     stepped = [one for one in there if one.step is not None]
     others = [one for one in there if one.step is None]
@@ -125,10 +125,10 @@ def _branches(whole: Sequence[Checkpoint]) -> str:
 def newest_since(
     asked_at: float, before: Sequence[Checkpoint], now: Sequence[Checkpoint], saw_all: bool
 ) -> Checkpoint | None:
-    """The whole checkpoint that answers a request of `asked_at` (on the scale of `saved_at`), if there is one.
+    """Return the complete checkpoint that answers a request of `asked_at` (on the scale of `saved_at`), or None.
 
-    It was not there `before`, and was saved since, or is further than all that were. `saw_all`: the look before missed
-    no node, so that nothing further can have been there. Both looks go by the same clock offsets.
+    It was not there `before`, and was saved since, or is further than all that were. `saw_all`: the search before
+    missed no node, so that nothing further can have been there. Both searches use the same clock offsets.
     """
     known = {(one.kind, one.name, one.step, one.saved_at) for one in before if one.problem is None}
     own = [one.step for one in before if one.problem is None and not one.other_branch]
@@ -184,7 +184,7 @@ def _merge(
 def _mixed(
     sightings: Sightings, holders: Sequence[str], clock_offsets: Mapping[str, float], runs: Sequence[WritingAttempt]
 ) -> str | None:
-    """A checkpoint that an attempt was writing over when it ended has files of the one before, each of them whole."""
+    """Return in words that an attempt ended while it wrote over a checkpoint: some complete files are older."""
     for node in holders:
         one, offset = sightings[node], clock_offsets.get(node, 0.0)
         begun = writer(runs, (one.saved_at if one.begun_at is None else one.begun_at) - offset, holders)
@@ -195,8 +195,8 @@ def _mixed(
 
 
 def _of_copies(sightings: Sightings) -> tuple[str | None, list[str], bool]:
-    """What is wrong with a checkpoint of which one node has what matters, the nodes that have it, and whether others
-    have parts that it lacks, as the random states that Hugging Face's Trainer leaves on the nodes of their ranks.
+    """Return the problem of a checkpoint whose main part is on one node, the nodes that have it, and whether others
+    have parts that it lacks, such as the random states that Hugging Face's Trainer leaves on the nodes of their ranks.
     """
     whole = [node for node, one in sightings.items() if one.problem is None]
     if not whole:
@@ -214,7 +214,7 @@ def _alike(sightings: Sightings) -> bool:
 
 
 def _of_parts(sightings: Sightings) -> tuple[str | None, list[str]]:
-    """What is wrong with a checkpoint whose parts lie on several nodes, and the nodes that are needed for it."""
+    """Return the problem of a checkpoint whose parts lie on several nodes, and the nodes that are needed for it."""
     nodes = list(sightings)
     if torn := next((one.problem for one in sightings.values() if one.problem), None):
         return torn, nodes

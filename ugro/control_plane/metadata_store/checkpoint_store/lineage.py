@@ -1,7 +1,7 @@
-"""Which attempt of a job saved a checkpoint, and which ones its latest attempt goes back to: pure functions.
+"""Find the attempt of a job that saved a checkpoint, and the lineage of its latest attempt: pure functions.
 
-A job that went on from an earlier checkpoint than its last has branches: what was saved after that one and before the
-new attempt is of a run that the new attempt does not continue.
+A job that resumed from an earlier checkpoint than its last has branches: a checkpoint saved after that one and before
+the new attempt is of a run that the new attempt does not continue.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CLOCK_SLACK = 2.0
 
 @dataclass(frozen=True)
 class Position:
-    """How far a checkpoint is: its step and its epoch, as far as they are known."""
+    """Position of a checkpoint: its step and its epoch, as far as they are known."""
 
     step: int | None
     epoch: int | None
@@ -32,8 +32,8 @@ class Position:
 
 @dataclass(frozen=True)
 class WritingAttempt:
-    """An attempt: from when on it may have written (the master's clock; None: it never did), on which nodes, with how
-    many ranks, and from which attempt's checkpoint it went on."""
+    """An attempt: since when it may have written (the master's clock; None: it never did), its nodes, its number of
+    ranks, and the attempt whose checkpoint it resumed from."""
 
     attempt: int
     since: float | None
@@ -78,10 +78,10 @@ def _run(one: Attempt | Job, submitted_at: float, ended_before: float | None) ->
 
 
 def writer(runs: Sequence[WritingAttempt], saved_at: float, nodes: Collection[str]) -> int | None:
-    """The attempt that saved what lies on some nodes; None: it was there before the first one.
+    """Return the attempt that saved a checkpoint on some nodes; None: it was there before the first attempt.
 
-    It is the latest that was launched before. One that a node has no part in wrote nothing there, even while an attempt
-    that was given up goes on there.
+    It is the latest that was launched before. An attempt without a part on a node wrote nothing there, even while an
+    abandoned attempt still runs there.
     """
     begun = [run for run in runs if run.since is not None and run.since <= saved_at]
     there = [run for run in begun if not set(nodes).isdisjoint(run.nodes)]

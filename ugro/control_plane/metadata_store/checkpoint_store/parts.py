@@ -34,7 +34,7 @@ def rank_of(name: str) -> int | None:
 
 
 def together(found: Iterable[FoundCheckpoint], ranks: int) -> list[FoundCheckpoint]:
-    """What a node has, with the files or folders that each rank left of a checkpoint put together.
+    """Return a node's checkpoints, with the files or folders that each rank left of one put together.
 
     A number in a name is that of a rank only if the job had as many `ranks` (0: that is not known).
     """
@@ -91,24 +91,24 @@ def _one(name: str, parts: list[FoundCheckpoint]) -> FoundCheckpoint:
 
 
 def by_ranks(names: Collection[str]) -> bool:
-    """Whether parts have the names of ranks, so that nodes with different ones have none of it whole."""
+    """Return whether parts have the names of ranks, so that no node with only some of them has a complete copy."""
     return any(rank_of(name) is not None or _MODEL_RANK.match(name) for name in names)
 
 
 def ranks_in(names: Collection[str], ranks: int | None, numbered: bool) -> int | None:
-    """How many ranks have parts of their own in a checkpoint that lacks nothing; None: it does not go by ranks.
+    """Return how many ranks have parts of their own in a complete checkpoint; None: its parts are not per rank.
 
-    With `numbered` also parts that are only numbered are each of a rank, not of a model that every rank reads.
+    With `numbered`, parts that are only numbered count as one of each rank too, not as a model that every rank reads.
     """
     totals = [len(wanted) for key, _, wanted in _sets(names, ranks) if numbered or "rank-N" in key]
     return max(totals, default=None)
 
 
 def lacking(names: Collection[str], ranks: int | None, model_parallel: int | None, finished: bool) -> str | None:
-    """What is wrong with a checkpoint of which these parts are there, in words; None: it is whole.
+    """Return in words why a checkpoint of these parts is incomplete; None: it is complete.
 
-    `ranks` is how many saved it, if known. `model_parallel` is how many parts Megatron-LM says there are, and
-    `finished` that it noted the end of its save, and that no part can be on a node that was not asked.
+    `ranks` is how many saved it, if known. `model_parallel` is how many parts Megatron-LM says there are. `finished`:
+    it noted the end of its save, and no part can be on a node that was not asked.
     """
     for _, there, wanted in _sets(names, ranks):
         if missing := sorted(wanted - there):

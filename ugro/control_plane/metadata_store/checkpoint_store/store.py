@@ -38,7 +38,7 @@ Progress = Callable[[str, int, int], None]
 
 
 UNKNOWN = "its folder (it is not in the inventory any more)"
-"""What a node did not search that nobody knows how to reach."""
+"""The unsearched place on a node without a known address."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class CheckpointListing:
     passed: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def unseen(self, job: Job) -> list[str]:
-        """Where checkpoints of a job may be that are not listed, in words."""
+        """Return in words where checkpoints of a job may be that are not listed."""
         ran_on = {node for run in runs_of(job) for node in run.nodes} | set(map(_as_it_was, _configs(job)))
         silent = [f"{node} did not say what it has" for node in self.silent if node in ran_on]
         return silent + [f"{node}: {place}" for node, places in self.passed.items() for place in places]
@@ -99,11 +99,11 @@ class CheckpointStore:
         return CheckpointListing(listed, silent, passed | dict.fromkeys(self._unknown(job), (UNKNOWN,)))
 
     def _nodes(self, job: Job) -> dict[str, NodeConfig]:
-        """Where checkpoints may be: the nodes of the inventory, and those that the job ran on."""
+        """Return the nodes that may have checkpoints: those of the inventory, and those that the job ran on."""
         return {**self._inventory.nodes, **ran_at(self._inventory, job)}
 
     def _unknown(self, job: Job) -> list[str]:
-        """Nodes it ran on of which nothing tells how they are reached; an earlier UGRO did not note it."""
+        """Return the nodes it ran on whose address is unknown; an earlier UGRO did not note it."""
         names = {node for run in runs_of(job) for node in run.nodes}
         return sorted(names - set(self._inventory.nodes) - {config.name for config in _configs(job)})
 
@@ -117,17 +117,17 @@ class CheckpointStore:
         return any(_newest(version / path.relative_to(code)) == one.saved_at for version in versions)
 
     def kept(self, job: Job) -> dict[str, Checkpoint]:
-        """The checkpoints that are whole on the master, by label."""
+        """Return the checkpoints that are complete on the master, by label."""
         return copies(self._store.jobs.files(job.id).checkpoints)
 
     async def bring(self, job: Job, checkpoint: Checkpoint, progress: Progress | None = None) -> Path:
-        """Bring a whole checkpoint to the master, with every file's checksum compared; of one that is split, all parts.
+        """Bring a complete checkpoint to the master and compare every file's checksum; all parts of a split one.
 
-        Returns the folder that holds it, under its own name. One that is here already is left as it is; others that the
+        Return the folder that holds it, under its own name. One that is here already is left as it is; others that the
         job's rules do not keep are removed.
 
         Raises:
-            StateError: it cannot be written here. NodeError: no node that has it gave it whole.
+            StateError: it cannot be written here. NodeError: no node that has it sent all of it.
         """
         assert checkpoint.position is not None and checkpoint.problem is None
         target = self._store.jobs.files(job.id).checkpoints / checkpoint.label
@@ -136,7 +136,7 @@ class CheckpointStore:
         with state_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             # Beside the job's other files, where `ugro gc` looks for what a killed command left. Another process may
-            # bring the same one: the first that has it whole gives it its name.
+            # bring the same one: the first that has all of it gives it its name.
             partial = Path(tempfile.mkdtemp(prefix=".tmp-checkpoint-", dir=self._store.jobs.files(job.id).folder))
             try:
                 if checkpoint.split:
@@ -193,7 +193,7 @@ class CheckpointStore:
 
 
 def _take_name(partial: Path, target: Path) -> None:
-    """Give a checkpoint that is whole its place, unless another process has brought it meanwhile."""
+    """Move a complete checkpoint to its place, unless another process has brought it meanwhile."""
     try:
         partial.rename(target)
     except OSError:
@@ -202,9 +202,9 @@ def _take_name(partial: Path, target: Path) -> None:
 
 
 def copies(folder: Path) -> dict[str, Checkpoint]:
-    """The checkpoints in a job's folder for them on this machine, by label; each got its name when it was whole.
+    """Return the checkpoints in a job's folder for them on this machine, by label; each got its name once complete.
 
-    One that an earlier UGRO brought has its step for a name, and nothing that tells more of it.
+    One that an earlier UGRO brought has its step for a name, and no further description.
 
     Raises:
         StateError: the folder cannot be read.
@@ -217,7 +217,7 @@ def copies(folder: Path) -> dict[str, Checkpoint]:
 
 
 def _told(folder: Path) -> Checkpoint | None:
-    """None: the file that tells of a copy is broken, so that nothing shows what it is."""
+    """Read the description of a copy; None: its file is broken, so the checkpoint is not known."""
     try:
         told = Checkpoint.model_validate_json(folder.with_name(f"{folder.name}.json").read_text(encoding="utf-8"))
     except ValueError:
@@ -237,10 +237,10 @@ def _bare_copy(folder: Path) -> Checkpoint:
 
 
 def with_copies(job: Job, found: Sequence[Checkpoint], kept: Mapping[str, Checkpoint]) -> list[Checkpoint]:
-    """What the nodes have, by step, and this machine's copies of what is whole on none of them: each in the place of
-    what they have of it.
+    """Return the nodes' checkpoints by step, and this machine's copies of those that are complete on no node: each in
+    the place of the nodes' parts of it.
 
-    When a bare copy was saved is known if the job went on from it; else it was before the copy was made.
+    The time of a bare copy's save is known if the job resumed from it; else it was before the copy was made.
     """
     runs = runs_of(job)
     known = lineage(runs)
@@ -270,17 +270,17 @@ def outdated(kept: Sequence[Checkpoint], spec: JobSpec) -> list[Checkpoint]:
 
 
 def _newest(path: Path) -> float | None:
-    """When a file, or the newest file of a folder, was written."""
+    """Return when a file, or the newest file of a folder, was written."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return max((file.stat().st_mtime for file in files), default=None)
 
 
 def ran_at(inventory: Inventory, job: Job) -> dict[str, NodeConfig]:
-    """Where a job ran, in any of its attempts: a node as the inventory describes it now if it is the same machine, and
-    else as it was then, also where the inventory has no such node any more.
+    """Return the nodes of all attempts of a job: as the inventory describes them now if it is the same machine, else as
+    they were then, also where the inventory no longer has them.
 
-    A node that has another address or account by now is another place, so it has these in its name here: what lies
-    there is not on the node that has its plain name.
+    A node that has another address or account by now is another place, so it has these in its name here: its files
+    are not on the node that has its plain name.
     """
     found = job.node_configs if job.state.on_nodes else {}
     for was in _configs(job):
@@ -303,7 +303,7 @@ def _as_it_was(node: NodeConfig) -> str:
 
 
 def _job_dirs(job: Job, node: NodeConfig) -> list[str]:
-    """Where a job's folder is on a node, and where it was for earlier attempts, the first one last.
+    """Return a job's folder on a node, and its folders for earlier attempts, the first attempt last.
 
     `base_dir` may have been edited since; with another address or account it would be another place.
     """
@@ -313,7 +313,7 @@ def _job_dirs(job: Job, node: NodeConfig) -> list[str]:
 
 
 def roots(spec: JobSpec, code: str) -> list[str]:
-    """Where on a node a job's checkpoints may be: in the directory it names, else in its code or where it saves to."""
+    """Return where on a node a job's checkpoints may be: the directory it names, else its code or where it saves to."""
     if spec.checkpoints.dir:
         return [_under(code, spec.checkpoints.dir)]
     named = []

@@ -1,4 +1,4 @@
-"""What was measured: series of trainings, GPU samples, speeds and links."""
+"""Measurements: series of trainings, GPU samples, speeds and links."""
 
 from ugro.control_plane.metadata_store.metrics_store.store import MetricsStore
 

@@ -1,4 +1,4 @@
-"""What a chart shows of one series: its valid points, those that a resumed attempt computed again, and its gaps.
+"""The chart of one series: its valid points, those that a resumed attempt computed again, and its gaps.
 
 Pure, but for the reads of the series.
 """
@@ -14,12 +14,12 @@ from ugro.control_plane.metadata_store.metrics_store.pyramid import STEP, TIME, 
 from ugro.control_plane.metadata_store.metrics_store.training import Known, Part
 
 PER_PIXEL = 4
-"""Points that one pixel shows; a series with fewer is shown whole."""
+"""Points that one pixel shows; a series with fewer is shown in full."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """What is asked for: from `start` to `end` of the axis, on so many `pixels` (None: every point).
+    """The requested part: from `start` to `end` of the axis, on so many `pixels` (None: every point).
 
     `origin` is the time from which elapsed seconds count. Without `attempts` all are shown.
     """
@@ -33,7 +33,7 @@ class Window:
 
     @property
     def column(self) -> int:
-        """Which part of a point is on the axis."""
+        """The field of a point that is on the axis."""
         return STEP if self.axis == Axis.STEP else TIME
 
     def x(self, point: Point) -> float:
@@ -108,7 +108,7 @@ def _first_at(series: Series, start: int, end: int, column: int, x: float) -> in
 
 
 def _within(series: Series, spans: Iterable[Span], window: Window) -> list[Span]:
-    """What of the spans lies between the limits of the window."""
+    """Return the parts of the spans between the limits of the window."""
     low, high, column = window.bound(window.start), window.bound(window.end), window.column
     found = []
     for start, end in spans:

@@ -78,7 +78,7 @@ class Growing:
     count: int = 0
     _values: list[float] = field(default_factory=list)
     _full: tuple[list[Bucket], ...] = field(default_factory=lambda: tuple([] for _ in SPANS[1:]))
-    """Of each level but the last, the buckets that wait for the one above to be full."""
+    """The buckets of each level but the last that wait for the one above to be full."""
 
     @classmethod
     def of(cls, series: Series) -> Growing:

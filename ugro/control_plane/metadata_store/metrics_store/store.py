@@ -1,4 +1,4 @@
-"""What was measured: series of trainings, GPU samples of jobs, the history of every GPU, speeds of GPUs and links."""
+"""Measurements: series of trainings, GPU samples of jobs, the history of every GPU, speeds of GPUs and links."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ NAME_LENGTH = 80
 """Characters of a series' name that are kept."""
 
 MOST_STEP = 2**53
-"""A step beyond is none: a float could not tell it from the next one."""
+"""The largest step: a float could not hold larger ones exactly."""
 
 MOST_PARTS = 1000
 """Times that the steps of a series may go back; after that they stay where they are until they go forward."""
@@ -57,7 +57,7 @@ class Part:
 
 @dataclass
 class Known:
-    """What the index says of one series: where it is, and its points in short."""
+    """The index's entry of one series: its place, and a summary of its points."""
 
     name: str
     source: SeriesSource
@@ -72,7 +72,7 @@ class Known:
     last: float | None = None
     """Its last finite value."""
     bad: int = 0
-    """How many points are not finite."""
+    """Number of points that are not finite."""
 
     def place(self, attempt: int, seen: Iterable[tuple[int | None, float, float]]) -> list[Point]:
         """Return the points of readings of one attempt (step, time, value), and count them. There are many."""
@@ -119,7 +119,7 @@ class Known:
 
 @dataclass
 class Index:
-    """What `index.json` says. `bytes` of the truth are in the series; `read` is how far sources were read."""
+    """Content of `index.json`. `bytes` of the truth are in the series; `read` is how far sources were read."""
 
     bytes: int = 0
     read: Fields = field(default_factory=dict)
@@ -173,7 +173,7 @@ class JobSeries:
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def index(self) -> Index:
-        """Return what is known: of damaged series as soon as nobody writes to them."""
+        """Return the index. An outdated or damaged one is rebuilt first, unless another process writes just now."""
         with state_errors(self.folder):
             if not self._readings.exists():
                 return Index()
@@ -198,7 +198,7 @@ class JobSeries:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[bool]:
-        """Be the only one who adds; False: another process does just now."""
+        """Hold the lock for adding; False: another process adds just now."""
         with state_errors(self.folder):
             self.folder.mkdir(mode=0o700, exist_ok=True)
         with alone_on(self.folder) as alone:
@@ -310,7 +310,7 @@ class JobSeries:
         return self._readings.stat().st_size if self._readings.exists() else 0
 
     def _is_current(self) -> bool:
-        """Whether the series hold what the truth says, as far as their sizes tell."""
+        """Return whether the series hold all of the truth, judged by their sizes."""
         return self._index.bytes == self._there() and self._is_whole()
 
     def _is_whole(self) -> bool:

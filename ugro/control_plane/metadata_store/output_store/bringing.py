@@ -35,7 +35,7 @@ LOOK_WITHIN = 60.0
 """Seconds that a node has to list what it has."""
 
 TRIES = 3
-"""How often a file is asked for that its node does not give."""
+"""Number of requests for a file that its node does not give."""
 
 OWED_FOR = 7 * 86400.0
 """Seconds after which an unreachable node is not asked any more."""
@@ -55,7 +55,7 @@ async def bring_owed(
         return
     try:
         job = store.jobs.job(job_id)
-    except RecordUnreadable as error:  # that stops nobody: its outputs come once the record is repaired
+    except RecordUnreadable as error:  # its outputs come once the record is repaired
         store.tell(error)
         return
     if job.state != JobState.SUCCEEDED:

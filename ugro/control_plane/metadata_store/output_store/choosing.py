@@ -1,4 +1,4 @@
-"""Which files of a job come from which node, and under which name: pure functions."""
+"""Choose which files of a job come from which node, and under which name: pure functions."""
 
 from __future__ import annotations
 

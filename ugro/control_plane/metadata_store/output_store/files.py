@@ -39,7 +39,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class NodeFiles:
-    """What nodes have: a listing each, or why there is none."""
+    """The files of nodes: a listing each, or why there is none."""
 
     listings: Mapping[str, FolderListing]
     silent: Mapping[str, NodeError]
@@ -56,7 +56,7 @@ class Missing:
 
 @dataclass
 class FetchedFiles:
-    """What came: files that are here, files that are not, names that are no files, and what ended it early."""
+    """Result of a transfer: files that are here, files that are not, names that are no files, and errors."""
 
     done: list[tuple[ChosenFile, Fetched]] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
@@ -127,13 +127,13 @@ class JobFilesOnNodes:
     async def bring(
         self, found: NodeFiles, target: Path, progress: Progress | None = None, trusted: bool = False
     ) -> FetchedFiles:
-        """Bring what was found to a folder of this machine, as it is below the job's folder.
+        """Bring the files found to a folder of this machine, with their paths below the job's folder.
 
-        A `trusted` folder is written by nobody else: a file there with the node's size and time is not read again. Any
-        other folder that is made here is left out of the code of later jobs.
+        Only UGRO writes to a `trusted` folder: a file there with the node's size and time is not read again. Any other
+        folder that is made here is left out of the code of later jobs.
 
-        What two nodes have with different content goes below the names of its nodes. What came of a transfer that ended
-        early stays, and the next call continues it.
+        A file whose content differs between nodes goes below the names of its nodes. The received part of a transfer
+        that ended early stays, and the next call continues it.
 
         Raises:
             InputError: too many files are named, or the folder cannot be made. StateError: this machine has too little
@@ -230,7 +230,7 @@ def _require_space(target: Path, chosen: Iterable[ChosenFile]) -> None:
 
 
 def _make(target: Path) -> None:
-    """Make a folder that a person named, unless it is there.
+    """Make a folder that the user named, unless it exists.
 
     Raises:
         InputError: it cannot be made.
@@ -246,7 +246,7 @@ def _make(target: Path) -> None:
 
 
 def _here(target: Path) -> int:
-    """Return the bytes of a file that are here, whole or not."""
+    """Return the bytes of a file that are here, complete or not."""
     for path in (part_of(target), target):
         if path.is_file():
             return path.stat().st_size

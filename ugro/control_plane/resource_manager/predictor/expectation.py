@@ -1,4 +1,4 @@
-"""What a job is expected to need of each GPU's memory, before it is submitted."""
+"""Expected memory of a job on each GPU, before it is submitted."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ugro.control_plane.resource_manager.predictor.workload import read_workload
 
 @dataclass(frozen=True)
 class Expectation:
-    """What the formulas alone say, in MiB of each GPU, and what to tell where the smallest GPU may not do."""
+    """The result of the formulas alone, in MiB of each GPU, and a warning where the smallest GPU may not suffice."""
 
     formula_mib: int | None
     warning: str | None
 
 
 def past_runs(store: MetadataStore) -> list[PastRun]:
-    """What the jobs that have ended took of a GPU's memory, as far as it was watched."""
+    """Return the peak GPU memory of the jobs that have ended, as far as it was watched."""
     return [
         PastRun(row.run, row.peak_mib, row.predicted_mib) for row in store.jobs.summaries() if row.peak_mib is not None
     ]

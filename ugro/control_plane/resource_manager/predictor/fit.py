@@ -1,7 +1,7 @@
-"""How much of a GPU's memory a job will take, whether that fits, and what would. Pure: nothing is read or asked here.
+"""Predict a job's GPU memory, whether it fits, and which change would make it fit. Pure: no file, no node is read.
 
-All memory is in MiB on each GPU. Where a prediction is from, best first: what a person said (`--vram`), what equal runs
-took, the published formulas (`memory_model`) corrected by how wrong they were on this cluster so far.
+All memory is in MiB on each GPU. Sources of a prediction, best first: the user's own figure (`--vram`), the peak of
+equal runs, the published formulas (`memory_model`) corrected by how wrong they were on this cluster so far.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def predict(vram: int | None, run: str, history: Sequence[PastRun], workload: Wo
 
 
 def formula_mib(estimate: Estimate) -> int | None:
-    """What the formulas alone said, in MiB: what is to be remembered of this prediction; None without them."""
+    """Return the result of the formulas alone, in MiB, which is kept of this prediction; None without them."""
     return sum(term.mib for term in estimate.terms if term.name != CORRECTION) if estimate.source == "model" else None
 
 
@@ -146,7 +146,7 @@ def alternatives(
 
 
 def _changes(workload: Workload, gpus: int) -> Iterator[tuple[str, Workload]]:
-    """What could be changed, from the cheapest to the one that changes the training most."""
+    """Yield possible changes, from the cheapest to the one that changes the training most."""
     yield "", workload
     recomputing, also = workload, ""
     if not workload.checkpointing and not is_convolutional(workload.model):
@@ -174,7 +174,7 @@ def explain(
     gpus: int,
     history: Sequence[PastRun] = (),
 ) -> str | None:
-    """Why it is tight or does not fit into a GPU of that name, and what would; None if it surely fits."""
+    """Return why it is tight or does not fit into a GPU of that name, and what would; None if it surely fits."""
     verdict = fit(estimate, memory_mib)
     if verdict is Fit.FITS:
         return None
@@ -195,7 +195,7 @@ def explain(
 
 
 def _way(workload: Workload) -> str:
-    """How it is trained, as a person would say it."""
+    """Return the method and the sharding, in words."""
     method = {"full": "", "lora": "LoRA", "qlora": "QLoRA"}[workload.method]
     if workload.sharding == "ddp":
         return f"by {method or 'plain DDP'}"

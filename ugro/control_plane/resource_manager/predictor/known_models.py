@@ -1,4 +1,4 @@
-"""What is known of models by their names: parameters, and the shape that decides their activations."""
+"""Facts about models by their names: parameters, and the shape that decides their activations."""
 
 from __future__ import annotations
 

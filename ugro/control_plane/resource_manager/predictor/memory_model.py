@@ -1,7 +1,7 @@
 """The memory a training needs on each GPU, from published formulas; every term says where it is from.
 
 P is the number of parameters, N the number of GPUs, s the sequence, b the batch on each GPU, h the hidden size, L the
-layers, a the attention heads, V the vocabulary. Everything is worked out in bytes and told in MiB.
+layers, a the attention heads, V the vocabulary. Everything is computed in bytes and returned in MiB.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ugro.control_plane.resource_manager.predictor.workload import Workload
 
 MIB = 2.0**20
 ADAPTER_SHARE = 0.006
-"""Of P, for LoRA of rank 16 on every linear layer; 0.001 to 0.01 are usual (arXiv 2106.09685, 2305.14314)."""
+"""Fraction of P for LoRA of rank 16 on every linear layer; 0.001 to 0.01 are usual (arXiv 2106.09685, 2305.14314)."""
 QLORA_BYTES = 0.55
 """Per parameter: 0.5 in NF4, 0.127 bits of doubly quantized constants, and what stays in bf16 (arXiv 2305.14314)."""
 DEEPSPEED_BUCKET = 500_000_000
@@ -39,7 +39,7 @@ class Term:
 class Estimate:
     """Memory in MiB that a job will take of each GPU; most likely, at least and at most.
 
-    `source` is `vram` (a person said so), `measured` (equal runs were watched) or `model` (the formulas).
+    `source` is `vram` (the user said so), `measured` (equal runs were watched) or `model` (the formulas).
     """
 
     mib: int
@@ -112,7 +112,7 @@ def _over(each: float, what: str, gpus: int) -> str:
 
 
 def _exchange(workload: Workload, shape: Architecture) -> Iterator[Term]:
-    """What the GPUs hold to exchange gradients (DDP, ZeRO) or to gather layers (FSDP, ZeRO-3)."""
+    """Yield the buffers to exchange gradients (DDP, ZeRO) or to gather layers (FSDP, ZeRO-3)."""
     sharding = workload.sharding
     half = 4 if workload.precision == "fp32" else 2
     trained = workload.parameters * (1 if workload.method == "full" else ADAPTER_SHARE)
@@ -131,7 +131,7 @@ def _exchange(workload: Workload, shape: Architecture) -> Iterator[Term]:
 
 
 def _batch(workload: Workload, shape: Architecture) -> Iterator[Term]:
-    """What grows with the batch: activations (arXiv 2205.05198 eq. 2, in half precision), and the logits."""
+    """Yield the terms that grow with the batch: activations (arXiv 2205.05198 eq. 2, half precision) and logits."""
     wide = 2 if workload.precision == "fp32" else 1
     if images := image_activations(workload.model):
         size = 2 * 2 * wide * images * workload.batch
@@ -155,7 +155,7 @@ def _batch(workload: Workload, shape: Architecture) -> Iterator[Term]:
 
 
 def _overhead(workload: Workload, allocated: int) -> list[Term]:
-    """What no formula of the model tells: the CUDA context, NCCL, and what the caching allocator cannot use."""
+    """Return the terms that no formula has: the CUDA context, NCCL, and what the caching allocator cannot use."""
     terms = [Term("CUDA context and libraries", 600, "300 to 1000 MiB for each process", 300, 400)]
     if workload.gpus > 1:
         terms.append(Term("NCCL buffers", 400, "200 to 1000 MiB", 200, 600))

@@ -1,4 +1,4 @@
-"""What a training will ask of a GPU, as far as its own arguments tell: model, batch, precision, sharding and so on."""
+"""A training's needs of a GPU, as far as its own arguments show them: model, batch, precision, sharding and so on."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ class _Arguments:
         self._pairs.reverse()
 
     def values(self, *keys: str) -> list[str]:
-        """What these options are set to, last first."""
+        """Return the values of these options, last first."""
         return [value for key, value in self._pairs if key in keys and value is not None]
 
     def value(self, *keys: str) -> str:
-        """What the last of these options is set to, in lower case; empty if none is."""
+        """Return the value of the last of these options, in lower case; empty if none is set."""
         return next(iter(self.values(*keys)), "").lower()
 
     def on(self, *keys: str) -> bool:
@@ -80,7 +80,7 @@ class _Arguments:
 
 
 def read_workload(args: Sequence[str], gpus: int) -> Workload | None:
-    """The training that a script's own arguments describe, on `gpus` GPUs; None if they do not tell the model's size.
+    """Return the training that a script's arguments describe, on `gpus` GPUs; None if the model's size is unknown.
 
     `--bf16` and `--fp16` mean autocast over fp32 weights, as for the Hugging Face Trainer; `--dtype bf16` the weights.
     """
@@ -147,7 +147,7 @@ def _optimizer(said: _Arguments) -> str | None:
 
 
 def _sharding(said: _Arguments) -> str | None:
-    """How the states are spread; None for DeepSpeed of a stage that is not told."""
+    """Return how the states are spread; None for DeepSpeed whose stage is not given."""
     if (value := said.value("sharding")) in SHARDINGS:
         return value
     if said.on("fsdp", "use-fsdp"):
