@@ -24,12 +24,12 @@ LAUNCHERS = {
 
 
 def command_line(job: JobDocument) -> str:
-    """A job's command as a person would type it."""
+    """Return a job's command as it would be typed in a shell."""
     return printable(shlex.join(job.command).replace("\n", "\\n"))
 
 
 def time_in_words(job: JobDocument) -> str:
-    """How long a job waits, or runs, or ran."""
+    """Return how long a job has waited, or how long it runs or ran."""
     if job.started_at is None:
         return f"waiting {duration(time.time() - job.submitted_at)}" if not job.state.ended else "-"
     return duration((job.ended_at or time.time()) - job.started_at)
