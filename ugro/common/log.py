@@ -53,7 +53,7 @@ def start(home: Path, level: str, mask: Callable[[str], str] = str) -> None:
 
 
 def without_secrets(text: str) -> str:
-    """A text without addresses, tokens and the like: channels of alerts have their tokens in their addresses."""
+    """Return a text without addresses, tokens and other secrets: addresses of alert channels contain their tokens."""
     for pattern, shown in _SECRETS:
         text = pattern.sub(shown, text)
     return text
