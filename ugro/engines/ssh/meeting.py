@@ -34,9 +34,9 @@ class NoAnswer(NodeRefused):
 
 @dataclass(frozen=True)
 class Meeting:
-    """The address and the port of rank 0, and how each node gets there, or why it does not.
+    """The address and the port of rank 0, and how each node reaches it, or why it does not.
 
-    The address is empty where rank 0's own node is the obstacle.
+    The address is empty if rank 0's own node failed.
     """
 
     ways: Mapping[str, PeerRoute | NodeError]
