@@ -136,7 +136,7 @@ def _look(file: io.BufferedReader) -> Look:
 
 
 def _settled(look: Look) -> Look | None:
-    """A look at a file that another change would show in."""
+    """Return a file's stat if it is old enough for another change to show in it, else None."""
     return look if max(look[3:]) < time.time_ns() - int(RACY_SECONDS * 1e9) else None
 
 

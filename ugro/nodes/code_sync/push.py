@@ -211,7 +211,7 @@ class _Push:
         return place
 
     async def _first_step(self) -> _Place:
-        """The first step, once nothing is unfinished: what a controller that was killed began may even be going on."""
+        """Return the first step, once nothing is unfinished: a killed controller's transfer may still be running."""
         place = await self._listed()
         for _ in range(CARRY_ONS):
             if not place.unfinished:

@@ -22,7 +22,7 @@ from ugro.nodes.code_sync.ignore import IGNORE_FILE, IgnoreFiles, literal, read_
 from ugro.nodes.code_sync.manifest import digest_of, list_beside, walk
 
 LARGE_BYTES = 200 * 1024 * 1024
-"""Above this a person is asked before a selection is sent: data or checkpoints probably got in."""
+"""The user is asked before a larger selection is sent: it probably contains data or checkpoints."""
 
 BYTECODE = ("__pycache__/", "*.pyc")
 BULK = (".venv/", "venv/", "node_modules/", "wandb/", "checkpoints/", *BYTECODE)
@@ -161,7 +161,7 @@ class _Choice:
         return True
 
     def _note(self, path: str, folder: bool, sizes: Iterable[int]) -> None:
-        if self._untold.leaves_out(path, folder):  # a person's own words are no news to them
+        if self._untold.leaves_out(path, folder):  # the user's own rules need no report
             return
         name = f"{path}/" if folder else path
         known = self.left_out.get(name, Bulk())

@@ -91,7 +91,7 @@ class Section:
 
 
 def read_sections(output: str, nonce: str) -> list[Section]:
-    """The sections that are whole: the last marker only ends one, and what follows it was cut off somewhere."""
+    """Return the complete sections: the last marker only ends one, and text after it was cut off somewhere."""
     found: list[Section] = []
     for line in output.split("\n"):
         if line.startswith(f"@{nonce} "):

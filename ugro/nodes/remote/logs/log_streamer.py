@@ -1,7 +1,7 @@
 """Brings the logs of a run to the master, byte by byte in order, and reads them back as one stream of lines.
 
-A log's copy on the master is always a prefix of the log on the node, so its size is the offset to go on from: after a
-dropped connection, a killed follower or a restarted master nothing is lost and nothing is repeated. `pieces.jsonl`
+A log's copy on the master is always a prefix of the log on the node, so its size is the offset to continue from: after
+a dropped connection, a killed follower or a restarted master nothing is lost and nothing is repeated. `pieces.jsonl`
 beside the copies notes when each piece came, which is what interleaves the ranks.
 
 Logs have any length, and so have their lines. Nothing here holds more of them than `TOTAL`, and a window of a log is
@@ -150,7 +150,7 @@ async def append_output(copy: Path, at: float, offset: int, piece: bytes) -> Non
 
 
 def _offsets(folder: Path, node_rank: int, starts: Mapping[str, int]) -> Iterator[tuple[str, int]]:
-    """The name on the node and the offset to go on from of each log that has a copy, or is to have one from there."""
+    """Yield the name on the node and the offset to continue from, of each log that has a copy or is in `starts`."""
     own = copy_name("log", node_rank)
     names = {path.name for path in folder.glob("rank-*")} | {own} | {name for name in starts if name[:4] == "rank"}
     for name in sorted(names):
@@ -199,10 +199,10 @@ class Unfinished:
 class LogReader:
     """Reads the copies in the order in which their pieces came, from where it stopped the last time.
 
-    Ranks that came in one look are merged by their share of lines: what ranks of a gang say in step stands together.
-    `rank` leaves out the other ranks and the setup; `torchrun` adds what torchrun itself says on each node. `setup`
-    leaves only what the setup command says. `only` are the names of the copies that count, where not all do. `starts`
-    are the offsets of their logs at which copies begin.
+    Ranks whose pieces came at the same time are merged in proportion to their lines, so that lines which the ranks of a
+    gang print in step stand together. `rank` leaves out the other ranks and the setup; `torchrun` adds torchrun's own
+    output on each node. `setup` leaves only the setup command's output. `only` are the names of the copies that count,
+    where not all do. `starts` are the offsets of their logs at which copies begin.
     """
 
     folder: Path
@@ -385,7 +385,7 @@ def line_at(path: Path, offset: int) -> int:
 
 
 def begin_of_line(path: Path, offset: int) -> int:
-    """Where the first line begins that is whole from an offset on."""
+    """Return the offset of the first complete line from an offset on."""
     if offset <= 0:
         return 0
     with open(path, "rb") as file:

@@ -19,7 +19,7 @@ from ugro.nodes.remote.bundle import load
 from ugro.nodes.transport import Transport
 
 RUNTIME = "jupyter"
-"""Folder in a run's folder for what its Jupyter server says of itself."""
+"""Folder in a run's folder for the runtime files of its Jupyter server."""
 
 LOOK_TIMEOUT = 20.0
 

@@ -53,9 +53,9 @@ def require_all(transport: Transport, found: list[RunFiles], runs: Sequence[RunP
 
 
 def parse_look(text: str, nonce: str) -> list[RunFiles]:
-    """The runs in the output of `look.sh` as far as it is whole.
+    """Return the runs in the complete sections of `look.sh`'s output.
 
-    Lines that make no sense are passed over: a file may be half written, or written by another program.
+    Invalid lines are passed over: a file may be half written, or written by another program.
     """
     sections = read_sections(text, nonce)
     clock = next((section.arguments for section in sections if section.name == "clock"), ())

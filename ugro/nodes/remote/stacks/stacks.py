@@ -1,7 +1,7 @@
-"""Where the ranks of a run stand: their Python stacks where py-spy may look, else what the kernel says of each thread.
+"""Reads the stack traces of a run's ranks: Python stacks where py-spy may read them, else each thread's kernel state.
 
 py-spy is one static program. Where a node has none and this machine has it (`pip install ugro[stacks]`), it is sent
-into the run's folder for the one look, and removed again.
+into the run's folder for this call, and removed again.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from ugro.nodes.remote.on_node.answer import answer
 
 
 def look(ask_cuda: bool) -> dict[str, Any]:
-    """What is known without torch, and then what torch says of itself."""
+    """Return what is known without torch, and then what torch reports."""
     facts: dict[str, Any] = {
         "python": ".".join(str(part) for part in sys.version_info[:3]),
         "executable": sys.executable,

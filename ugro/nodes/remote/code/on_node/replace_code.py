@@ -137,7 +137,7 @@ def check(job_dir: str, digest: str) -> dict[str, Any]:
 
 
 def replace(job_dir: str, token: str, digest: str) -> None:
-    """Put the whole change beside the code, from when on anyone carries it on, and carry it on."""
+    """Put the whole change beside the code, then carry it out. Once it is there, any later call can finish it."""
     change = planned(job_dir, digest)
     if change is None:
         raise Refused("other code came there meanwhile")
@@ -163,7 +163,7 @@ def write(path: str, text: str) -> None:
 
 @contextlib.contextmanager
 def alone(job_dir: str) -> Iterator[None]:
-    """One at a time: what a controller that was killed began may be going on, beside what the next one begins."""
+    """Hold the lock of the code: a killed controller's change may still be running beside the next one's."""
     folder = os.open(os.path.join(job_dir, "code"), os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # a file system without locks on folders

@@ -1,4 +1,4 @@
-"""Takes files of a person into a folder, each from where the last try ended. Answers with one object.
+"""Takes files of the user's into a folder, each from where the last try ended. Answers with one object.
 
 usage: receive_files.py begin|finish FOLDER BASE_DIR
 
@@ -7,7 +7,7 @@ begin   reads a line of JSON, [[NAME, SIZE], …], and says how much of each is 
 finish  reads a line of JSON, [[NUMBER, NAME, SIZE, MTIME, EXECUTABLE, FROM, SHA256], …], then a tar of what is missing,
         each file named by its number and beginning at FROM; gives a file its name when its sum is right
 
-What has come of a file is beside its place, as NAME.ugro-part, until it is whole.
+The bytes of a file so far are beside its place, as NAME.ugro-part, until it is complete.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Looks at a node just before a launch, with the very python that will train. Answers with one object.
+"""Checks a node just before a launch, with the very python that will train. Answers with one object.
 
 usage: prepare.py REQUEST, a JSON object with
   peers      addresses; prints of each over which address and interface of this node the way to it leads
   knock      a port, or null; a peer where even that port gives no answer counts as out of reach
-  own        an address that this node should have, or null; told is what it stands for here
+  own        an address that this node should have, or null; the answer has what it stands for here
   ports      [FROM, TO], or null; the first free port of them is found
-  modules    names of top-level modules; told is which of them are not there
+  modules    names of top-level modules; the answer has those that are not there
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ import time
 from ugro.nodes.remote.on_node.processes import identity, leave, reserve
 
 LOOK_SECONDS = 10.0
-"""How often orphans are noted in `adopted`: the kernel does not tell of a new one."""
+"""How often orphans are noted in `adopted`: the kernel does not report a new one."""
 
 PR_SET_CHILD_SUBREAPER = 36
 """From linux/prctl.h; Linux 3.4 and later."""
@@ -47,7 +47,7 @@ def become_subreaper() -> bool:
 
 
 def orphans(agent: int) -> str:
-    """The identities of the children besides torchrun, one a line; those that ended meanwhile are left out."""
+    """Return the identities of the children except torchrun, one a line, without those that ended meanwhile."""
     found = []
     with contextlib.suppress(OSError):
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
@@ -74,7 +74,7 @@ def start(command: list[str]) -> int:
 
 
 def take_secrets(path: str) -> None:
-    """Give PROGRAM, and so all ranks, the variables of a file, and remove it: nobody reads it again."""
+    """Give PROGRAM, and so all ranks, the variables of a file, and remove it: it is not read again."""
     with contextlib.suppress(FileNotFoundError):
         with open(path) as file:
             os.environ.update(json.load(file))
