@@ -67,10 +67,10 @@ def _in_line(path: Path | str) -> str:
 
 
 def own_lines(crontab: str) -> list[str]:
-    """The lines between the markers.
+    """Return the lines between the markers.
 
     Raises:
-        InputError: a marker stands without the other, so that nobody knows which lines are ours.
+        InputError: one marker is missing, so that it is unknown which lines are UGRO's.
     """
     return _parted(crontab)[0]
 

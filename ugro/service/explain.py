@@ -1,4 +1,4 @@
-"""Why a job failed, or does not go on: its cause in the words of its logs, what that cost, and how to resume."""
+"""Explains why a job failed or makes no progress: its cause by its logs, what that cost, and how to resume."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ async def _document(context: Context, job: Job, record: Job, found: Diagnosis | 
 
 
 def _finding(context: Context, job: Job, which: str) -> Diagnosis | None:
-    """Why it ended badly, or does not go on; None where nothing shows that. `which`: the option for its attempt."""
+    """Return why it failed or makes no progress; None if nothing shows that. `which`: the option for its attempt."""
     failure = job.first_failure
     if job.alert and not job.state.ended:
         advice = Advice(

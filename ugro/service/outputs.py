@@ -47,7 +47,7 @@ def _is_new(context: Context, job: Job) -> bool:
 
 @dataclass(frozen=True)
 class OpenOutput:
-    """A file of a job's outputs that is open; whoever has it reads it to its end once."""
+    """An open file of a job's outputs; its holder reads it to its end once."""
 
     name: str
     size: int

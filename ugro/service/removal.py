@@ -50,7 +50,7 @@ from ugro.service.words import title
 
 
 async def plan_remove(context: Context, request: PlanRemove) -> RemovePlan:
-    """Plan to remove ended jobs wholly. Of several, one that cannot be removed stops no other.
+    """Plan to remove ended jobs entirely. Of several, one that cannot be removed stops no other.
 
     Raises:
         UgroError: there is one only, and it cannot be removed.

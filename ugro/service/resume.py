@@ -64,7 +64,7 @@ async def code_source(context: Context, request: CodeSource) -> CodeSourceDocume
 
 
 async def plan_resume(context: Context, request: PlanResume) -> ResumePlan:
-    """Plan the next attempt of a job: where it begins, what changes, and what a person has to agree to.
+    """Plan the next attempt of a job: where it begins, what changes, and what the user has to confirm.
 
     Raises:
         InputError: there is no such job, it has not ended, or it cannot be resumed so. StateError: its code cannot be
@@ -157,7 +157,7 @@ class _Survey:
 
     @property
     def questions(self) -> tuple[Question, ...]:
-        """What a person has to agree to, in this order."""
+        """Return what the user has to confirm, in this order."""
         large = question_of_size(self.options.code) if self.options.code else None
         again = _question_of_beginning(self.missing) if self.missing else None
         smaller = _question_of_batch(self.smaller_batch) if self.smaller_batch else None

@@ -22,7 +22,7 @@ async def extend(context: Context, request: Extend) -> ExtendedDocument:
 
     Raises:
         InputError: there is no such job, it has no limit or is over, or the new limit is not longer. JobFailed: the
-            job reached its limit before its nodes were told.
+            job reached its limit before its nodes got the new one.
     """
     found = await context.settled(context.store.jobs.find(request.job))
     spec = context.store.jobs.spec(found.id)
