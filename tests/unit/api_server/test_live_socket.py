@@ -66,7 +66,7 @@ async def test_greets_then_sends_a_snapshot_and_what_changes(served: Served, lis
             pass
 
 
-async def test_goes_on_where_a_client_was(served: Served, listening: Listen) -> None:
+async def test_resumes_where_a_client_was(served: Served, listening: Listen) -> None:
     async with opened(served, listening) as client:
         await subscribe(client, "cluster")
         known = (await heard(client, "snapshot"))["seq"]
@@ -79,7 +79,7 @@ async def test_goes_on_where_a_client_was(served: Served, listening: Listen) -> 
         assert (await heard(client, "snapshot", "delta"))["type"] == "snapshot"
 
 
-async def test_nobody_watches_nothing_is_read(
+async def test_reads_nothing_without_a_subscriber(
     served: Served, listening: Listen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = 0

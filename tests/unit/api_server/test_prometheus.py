@@ -63,7 +63,7 @@ async def test_tells_of_a_job_and_how_it_ended(served: Served) -> None:
     assert found["ugro_job_info", info] == 1
 
 
-async def test_is_made_once_a_tick_and_only_while_somebody_asks(
+async def test_is_made_once_a_tick_and_only_while_requests_come(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = 0
@@ -140,7 +140,7 @@ async def prometheus_of(folder: Path, target: str, token: str) -> AsyncIterator[
 
 
 def answers(port: int) -> bool:
-    """Whether somebody listens there."""
+    """Whether a program listens there."""
     with socket.socket() as door:
         return door.connect_ex(("127.0.0.1", port)) == 0
 

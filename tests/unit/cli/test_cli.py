@@ -260,7 +260,7 @@ def test_errors_about_nodes_say_which_inventory_counts_and_why(ugro: Ugro, home:
     assert lost.returncode == 2 and "inventory: /nowhere.yaml (from $UGRO_INVENTORY)" in lost.stderr
 
 
-def test_a_shell_that_points_to_a_sandbox_that_is_stopped_is_told_how_to_leave_it(ugro: Ugro, home: Path) -> None:
+def test_shows_how_to_leave_a_stopped_sandbox_that_the_shell_points_to(ugro: Ugro, home: Path) -> None:
     box = home / "box"
     box.mkdir()
     (box / "inventory.yaml").write_text("nodes:\n  away: {address: 127.0.0.1, port: 1}\n")

@@ -108,7 +108,7 @@ def test_installing_again_replaces(ugro: Ugro, cron_folder: Path, home: Path) ->
 
 @pytest.mark.parametrize("torn", [f"a\n{BEGIN}\nb\n", f"a\n{END}\nb\n", f"{BEGIN}\n{BEGIN}\n{END}\n", BEGIN])
 @pytest.mark.parametrize("what", ["install", "remove", "show"])
-def test_a_torn_block_is_refused(ugro: Ugro, cron_folder: Path, home: Path, torn: str, what: str) -> None:
+def test_refuses_a_damaged_block(ugro: Ugro, cron_folder: Path, home: Path, torn: str, what: str) -> None:
     (cron_folder / "table").write_text(torn)
     error = refused(ugro(what))
     assert "without its" in error.message and "crontab -e" in error.hint

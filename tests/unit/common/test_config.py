@@ -1,4 +1,4 @@
-"""The inventory and the job spec: what is accepted, and how a mistake is told."""
+"""The inventory and the job spec: what is accepted, and how mistakes are reported."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_mistake_names_file_line_field_and_what_is_expected(tmp_path: Path, te
     assert caught.value.exit_code == 2
 
 
-def test_unreadable_files_are_told(tmp_path: Path) -> None:
+def test_reports_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(InventoryError, match=r"there is no inventory at /[^ ]*/none\.yaml$"):
         load_inventory(tmp_path / "none.yaml")
     with pytest.raises(InventoryError, match="cannot be read"):

@@ -42,7 +42,7 @@ def test_what_is_no_duration_of_slurms_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["45s", "10m", "1h30m", "1d12h", "1h30m5s", "0.5s"])
-def test_a_duration_is_told_as_it_may_be_typed(text: str) -> None:
+def test_shows_a_duration_as_it_may_be_typed(text: str) -> None:
     assert exactly(parse_duration(text)) == text
 
 
@@ -64,7 +64,7 @@ def test_moments_lie_ahead_and_past_ones_behind() -> None:
 
 
 @pytest.mark.parametrize("text", ["99999999999h", "9" * 400 + "s", "9" * 400])
-def test_what_is_too_long_is_told_so(text: str) -> None:
+def test_reports_durations_that_are_too_long(text: str) -> None:
     with pytest.raises(ValueError, match="at most 10000d"):
         parse_duration(text)
     for parse, word in ((parse_past, text), (parse_moment, f"+{text}")):
@@ -73,13 +73,13 @@ def test_what_is_too_long_is_told_so(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["600T", "9" * 400 + "G"])
-def test_what_is_too_large_is_told_so(text: str) -> None:
+def test_reports_sizes_that_are_too_large(text: str) -> None:
     with pytest.raises(ValueError, match="at most 512T"):
         parse_mib(text)
 
 
 @pytest.mark.parametrize("text", ["99999-01-01", "99999-01-01T10:00", "2100-01-02", "9999-12-31T23:59"])
-def test_what_is_too_late_is_told_so(text: str) -> None:
+def test_reports_times_that_are_too_late(text: str) -> None:
     with pytest.raises(ValueError, match="from 1970 to 2099"):
         parse_moment(text)
 

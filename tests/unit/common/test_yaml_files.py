@@ -24,7 +24,7 @@ from ugro.service.inventory import NamedHost, draft
 
 FILE = Path("f.yaml")
 
-# What YAML takes for a number, a date, a flag or nothing, where a person may well have meant the characters.
+# YAML takes these for a number, a date, a flag or nothing, where the user may have meant the characters.
 WORDS = (
     "22:30", "1:02:03", "007", "0o7", "0x10", "1_000", "+1", "-1", "1e3", "1.0", ".5", "5.", ".inf", ".nan", "1e-4",
     "2024-01-01", "2024-01-01T10:00:00Z", "true", "True", "yes", "no", "on", "off", "y", "null", "Null", "~", "=", "<",
@@ -168,7 +168,7 @@ def test_what_init_writes_is_read_back_by_this_and_by_other_readers() -> None:
     assert is_node_name("off") and parse_inventory(text.replace("  # 'off'", "  'off'"), FILE).nodes["off"]
 
 
-# What YAML has besides
+# Other features of YAML
 
 
 def test_keys_that_another_mapping_has_are_merged() -> None:
@@ -405,7 +405,7 @@ def test_a_name_in_a_node_is_no_second_name() -> None:
         parse_inventory("nodes:\n  a: {address: h, name: b}\n", FILE)
 
 
-def test_a_mistake_in_the_defaults_is_told_once_and_there() -> None:
+def test_reports_a_mistake_in_the_defaults_once_and_there() -> None:
     text = "defaults:\n  env: {A B: x}\n  script: [t.py]\nnodes:\n  a: {address: h}\n  b: {address: h, env: {C: d}}\n"
     with pytest.raises(InventoryError) as caught:
         parse_inventory(text, FILE)

@@ -1,4 +1,4 @@
-"""What every engine promises (`ugro/engines/base.py`), each on machines of its own that only pretend to be a cluster.
+"""The promises of every engine (`ugro/engines/base.py`), each on a simulated cluster of its own.
 
 A new engine joins by a `Place` of its own in `PLACES`.
 """
@@ -123,7 +123,7 @@ async def test_an_attempt_that_is_started_again_runs_once(bed: Bed, place: Place
     await attempt.start()
     met = attempt.job.placement
     first = await attempt.until(Phase.RUNNING)
-    for _ in range(2):  # whoever crashed after the start finds the record, and begins again
+    for _ in range(2):  # a controller that crashed after the start finds the record, and begins again
         await attempt.start()
     assert attempt.job.placement == met, "ranks that run have met"
     assert [rank.pid for rank in (await attempt.until(Phase.RUNNING)).ranks] == [rank.pid for rank in first.ranks]

@@ -14,7 +14,7 @@ from ugro.nodes import children
 
 
 @pytest.mark.parametrize("steps", range(1, 9))
-def test_a_start_that_is_cancelled_with_everything_else_keeps_nobody_waiting(steps: int) -> None:
+def test_a_cancelled_start_ends_its_processes(steps: int) -> None:
     """As on Ctrl-C, where the event loop cancels every task, however far it is."""
 
     async def interrupted() -> None:

@@ -1,4 +1,4 @@
-"""One look at a node: the files of its runs and the probe in one round trip."""
+"""Observing a node: the files of its runs and the probe in one round trip."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ async def test_of_many_at_once_one_wins(node: LocalTransport, base: Path) -> Non
     assert (base / "owner").read_text() == told[0] + "\n"
 
 
-async def test_an_empty_file_is_nobodys(node: LocalTransport, base: Path) -> None:
+async def test_an_empty_owner_file_means_no_owner(node: LocalTransport, base: Path) -> None:
     base.mkdir()
     (base / "owner").touch()
     assert await claim(node, MINE, takeover=False) == MINE
@@ -103,5 +103,5 @@ async def test_a_place_that_cannot_be_written_is_said(node: LocalTransport, base
         await claim(node, MINE, takeover=False)
 
 
-def test_masters_are_told_apart_by_the_first_word() -> None:
+def test_distinguishes_masters_by_the_first_word() -> None:
     assert is_same_master(MINE, LATER) and not is_same_master(MINE, THEIRS)

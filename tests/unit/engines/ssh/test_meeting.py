@@ -88,7 +88,7 @@ def test_one_node_alone_meets_at_its_loopback_whatever_its_train_address_is() ->
 async def test_a_node_without_an_answer_is_asked_again_before_it_counts(
     monkeypatch: pytest.MonkeyPatch, answers: tuple[str, ...]
 ) -> None:
-    """A cable may be out for the moment of the look before a launch; what a node refuses stays refused."""
+    """A cable may be out at the moment of the check before a launch; what a node refuses stays refused."""
     answer = {
         "none": NoAnswer("b", "no answer"),
         "wrong": NodeRefused("b", "wrong"),

@@ -17,13 +17,13 @@ from ugro.nodes.code_sync import snapshot as snapshot_module
 
 
 def git(root: Path, *args: str) -> str:
-    """Run git as somebody."""
+    """Run git with a user's name and address set; return its output."""
     who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
     return subprocess.run(["git", "-C", root, *who, *args], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def selected(root: Path) -> set[str]:
-    """The selected paths but the ignore files themselves."""
+    """Return the selected paths except the ignore files themselves."""
     return {path for path in select_files(root).files if not path.endswith("ignore")}
 
 
@@ -235,7 +235,7 @@ def test_no_directory(work: Path) -> None:
         select_files(work / "nowhere")
 
 
-def test_a_link_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_a_link_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "t.py").touch()
     (tmp_path / "link").symlink_to("t.py")
 

@@ -51,7 +51,7 @@ def contents(folder: Path) -> dict[str, Any]:
 # What differs
 
 
-def test_what_differs_is_told_by_name_and_a_files_time_is_no_difference(work: Path) -> None:
+def test_names_what_differs_and_ignores_file_times(work: Path) -> None:
     before = snapshot(plant(work, {"same.py": "x", "a.py": "1", "old.py": "", "run.sh": "", "bin": "x"}))
     os.utime(work / "same.py", (1, 1))
     (work / "run.sh").chmod(0o755)

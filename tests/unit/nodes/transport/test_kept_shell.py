@@ -260,7 +260,7 @@ async def test_closing_ends_shell_and_call(here: LocalTransport) -> None:
     assert (await here.ask("echo again")).text == "again\n"
 
 
-def test_a_transport_that_nobody_closes_leaves_nothing(home: Path) -> None:
+def test_an_unclosed_transport_leaves_nothing(home: Path) -> None:
     async def forget() -> str:
         transport = LocalTransport(builders.this_machine())
         return (await transport.ask(PID)).text.strip()

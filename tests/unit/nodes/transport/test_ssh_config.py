@@ -152,7 +152,7 @@ async def test_the_inventory_comes_before_the_file(write: Write) -> None:
     assert found.by_hand.endswith(f"-l b -i '{Path('~/my key').expanduser()}' gpu")
 
 
-async def test_a_mistake_is_told_with_its_line(write: Write) -> None:
+async def test_reports_a_mistake_with_its_line(write: Write) -> None:
     error = await refused(write("Host gpu\n  Prot 22\n"), KeyUnusable)
     assert "line 2" in error.message and "prot" in error.message and error.hint.startswith("correct it")
     error = await refused(write("", "").model_copy(update={"ssh_config": "/nowhere/at all"}), KeyUnusable)
@@ -498,7 +498,7 @@ Host last
 # Logins that fail
 
 
-async def test_the_words_of_a_server_that_turns_away_are_told(
+async def test_shows_what_a_server_says_that_refuses_the_connection(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -511,7 +511,7 @@ async def test_the_words_of_a_server_that_turns_away_are_told(
     assert "it says: Not allowed at this time" in error.message and "PerSourcePenalties" in error.hint
 
 
-async def test_a_server_without_keys_or_with_too_many_is_told(write: Write, tmp_path: Path, home: Path) -> None:
+async def test_reports_a_server_that_takes_no_keys(write: Write, tmp_path: Path, home: Path) -> None:
     server = ScriptedServer(tmp_path, "server")
 
     class NoKeys(asyncssh.SSHServer):

@@ -83,7 +83,7 @@ def test_a_script_that_does_not_end_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_limit_that_was_extended_counts_and_is_warned_of_again(tmp_path: Path) -> None:
-    """At its first limit the script is not ended: whoever ends it asks once more, however rarely it looks."""
+    """At its first limit the script is not ended: the rank reads the limit once more first, however rarely it looks."""
     script = TELL + (
         "def extend(number, _):\n"
         "    tell(number, _)\n"
@@ -112,7 +112,7 @@ def test_what_was_done_about_the_limit_before_is_forgotten(tmp_path: Path) -> No
 
 
 def test_an_extension_that_comes_with_the_limit_itself_counts(tmp_path: Path) -> None:
-    """Whoever extends writes first and then looks for the note; the rank notes first and then reads."""
+    """The extension writes first and then looks for the note; the rank notes first and then reads."""
 
     class Late(rank.TimeLimit):
         def note(self, what: str) -> None:
