@@ -27,7 +27,7 @@ from ugro.common.errors import (
 )
 
 Entry = tuple[str, str, str]
-"""Where a command is, module and attribute, and the first line of its help."""
+"""A command's module, its attribute there, and the first line of its help."""
 
 COMMANDS: dict[str, Entry] = {
     "launch": (
@@ -211,7 +211,7 @@ Exit codes:
 
 
 def _json_behind_command(args: list[str]) -> list[str]:
-    """The same words with a `--json` that stands before the command where the command looks for it."""
+    """Return the words with a `--json` before the command moved behind it, where the command expects it."""
     at = 0
     while at < len(args) and args[at].startswith("-"):
         at += 2 if args[at] in ("--inventory", "--log-level") else 1

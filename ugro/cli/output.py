@@ -22,7 +22,7 @@ PIPE_WIDTH = 10_000
 """Characters of a line that is read by a program: nothing is wrapped."""
 
 SHORT_UUID = 12
-"""As much of a GPU's UUID as tells it apart; nvidia-smi and CUDA take it too."""
+"""Characters of a GPU's UUID that are enough to identify it; nvidia-smi and CUDA take it too."""
 
 
 INDENT, READABLE = 4, 40

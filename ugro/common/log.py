@@ -36,7 +36,7 @@ _SECRETS = (
 
 
 def path_of(home: Path) -> Path:
-    """Where the log of a state directory is."""
+    """Return the path of a state directory's log."""
     return home / "log" / "ugro.log"
 
 

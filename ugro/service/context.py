@@ -275,7 +275,7 @@ class Context:
         self.tell(CodeSent(node=node, done=done, total=total))
 
     def tell_stopping(self, job: Job) -> None:
-        """Report a job whose ranks are being ended; the receiver tells what is new."""
+        """Report a job whose ranks are being ended; the receiver shows what is new."""
         if job.stopping:
             from ugro.control_plane.controller.job_steps import CANCEL_GRACE
 

@@ -153,7 +153,7 @@ def _setup_failed(job: Job, failure: FirstFailure, folder: Path, node_rank: int,
 
 
 def _last_words(job: Job, failure: FirstFailure, log: str, which: str) -> Diagnosis:
-    """Where the log does not say why: how the process ended, the last lines of its log, and where to look."""
+    """Return a finding for a log that does not say why: how the process ended, its last lines, and where to look."""
     said = [line for text in log.splitlines()[-100:] if (line := printable(text).strip())]
     rank = "" if failure.rank is None else f" --rank {failure.rank}"
     read = f"read what came before: ugro logs {job.id}{which}{rank} --tail 200"

@@ -64,7 +64,7 @@ class Snapshot:
     dcgm_names: bool = False
     serve: Serve | None = None
     swept_at: float | None = None
-    """When a sweep was complete, if one tells."""
+    """When the pass of `ugro sweep` that writes this was complete; None in the resident controller."""
 
 
 def is_told(job: LiveJob, now: float) -> bool:

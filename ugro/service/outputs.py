@@ -19,7 +19,7 @@ from ugro.service.context import Context
 PIECE = 256 * 1024
 
 WITHIN, POLL_SECONDS = 10.0, 0.2
-"""Seconds to wait for outputs that another process brings, and between two looks at what came of it."""
+"""Seconds to wait for outputs that another process brings, and between two checks of that."""
 
 
 async def await_outputs(context: Context, job: Job) -> None:

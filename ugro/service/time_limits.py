@@ -18,7 +18,7 @@ OBSERVE_AGAIN = 1.0
 
 
 async def extend(context: Context, request: Extend) -> ExtendedDocument:
-    """Extend a time limit. Nodes keep it themselves; the next scheduling pass tells those that are unreachable now.
+    """Extend a time limit. Nodes keep it themselves; the next scheduling pass sends it to those unreachable now.
 
     Raises:
         InputError: there is no such job, it has no limit or is over, or the new limit is not longer. JobFailed: the

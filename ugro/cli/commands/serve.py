@@ -114,7 +114,7 @@ async def _stay(serving: Serving, web: _Web | None, as_json: bool) -> None:
 
 
 class _Web:
-    """Where HTTP is to be served; the usual place, unless another one was named."""
+    """The HTTP server of the resident controller, at the usual place unless another one was named."""
 
     def __init__(
         self, serving: Serving, place: tuple[str, int] | None, certificate: Path | None, key: Path | None

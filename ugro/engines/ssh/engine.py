@@ -235,7 +235,7 @@ class SshEngine:
         return await log_streamer.fetch(transport, self._paths(job, node), folder, at, starts, most)
 
     async def log_ends(self, job: Job, node: str, lines: int, limit: int) -> Mapping[str, LogEnd]:
-        """Where the last lines of the logs on a node begin.
+        """Return where the last lines of the logs on a node begin.
 
         Raises:
             NodeError: the node cannot be read now.
@@ -283,7 +283,7 @@ class SshEngine:
     # --- where jobs are ----------------------------------------------------------------------------------------------
 
     def _known(self, job: Job, nodes: Sequence[str]) -> list[str]:
-        """Those of these nodes of which it is known where they are."""
+        """Return those of these nodes on which the place of the job's attempt is known."""
         return [node for node in nodes if run_paths(self._inventory, job, node)]
 
     def _config(self, job: Job, node: str) -> NodeConfig:

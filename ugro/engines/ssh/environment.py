@@ -33,7 +33,7 @@ from ugro.nodes.remote.setup.setup import (
 from ugro.nodes.transport import Transport
 
 PAUSE, LONGEST_PAUSE = 0.2, 2.0
-"""Seconds between two looks at a setup: a short one is over soon, and a long one is not hurried by looks."""
+"""Seconds between two checks of a setup, at first and later: frequent checks do not make a long one faster."""
 
 LOG_LIMIT = 16 * 1024 * 1024
 """Bytes of a setup's output on one node that are kept on the master. The rest is on the node."""

@@ -44,7 +44,7 @@ def differences(before: Sequence[Entry], now: Sequence[Entry]) -> Differences:
 
 
 def list_beside(snapshot: Path) -> Path:
-    """Where the list of a snapshot's files stands; those that an earlier UGRO took have none."""
+    """Return the path of the list of a snapshot's files; snapshots of an earlier UGRO have none."""
     return snapshot.with_name(f"{snapshot.name}.json")
 
 

@@ -129,7 +129,7 @@ async def conflicts(transport: Transport, snapshot: Path, job_dir: str, before: 
 
 
 def conflict_in_words(names: Sequence[str]) -> str:
-    """That there are such files."""
+    """Return the sentence that names such files."""
     return f"the job wrote files where the new code has others: {some([visible(name) for name in names])}"
 
 
@@ -229,7 +229,7 @@ class _Push:
         return await self._receive("begin", self._manifest)
 
     def _manifest_of(self, digest: str) -> bytes:
-        """That of the snapshot before which is this code, empty: none is."""
+        """Return the manifest of the earlier snapshot that is this code; empty: none is."""
         for snapshot in self._before:
             with contextlib.suppress(OSError):  # it is gone from here
                 manifest = encoded(read_manifest(snapshot))

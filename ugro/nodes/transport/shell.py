@@ -266,7 +266,7 @@ class _Answer:
             self._pass_on(len(self._buffer))
 
     def _open_end(self) -> int:
-        """Where the buffer's last bytes may turn out to be the beginning of the end."""
+        """Return where the buffer's last bytes may be the beginning of the end marker."""
         last = self._buffer.rfind(b"\n")
         return last if last >= 0 and self._end.startswith(self._buffer[last:]) else len(self._buffer)
 

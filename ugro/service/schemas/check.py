@@ -1,4 +1,4 @@
-"""The request that looks for what would keep a training from working, and its answer."""
+"""The request that checks for what would keep a training from working, and its answer."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class MachineDocument(Document):
     """Facts that a machine reports; null where it does not."""
 
     user: str
-    """Who the ranks run as."""
+    """The user that the ranks run as."""
     simulated: bool
     """Whether it is a simulated node."""
     open_files: int | None

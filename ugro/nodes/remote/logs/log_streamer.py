@@ -109,8 +109,8 @@ async def fetch(
 
 
 async def ends(transport: Transport, paths: RunPaths, lines: int, limit: int) -> dict[str, LogEnd]:
-    """Where the last lines of a run's logs begin, by the name of their copies: `lines` of them (0: however many), and
-    no more than `limit` bytes. Nothing is brought.
+    """Return where the last lines of a run's logs begin, by the name of their copies: `lines` of them (0: however
+    many), and no more than `limit` bytes. Fetch nothing.
 
     Raises:
         NodeError: the node cannot be read now.
@@ -189,7 +189,7 @@ class StreamedLine:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A line whose end has not come. `number` tells it apart from those before and after it in its log."""
+    """A line whose end has not come. `number` distinguishes it from those before and after it in its log."""
 
     line: StreamedLine
     number: int
@@ -379,7 +379,7 @@ def last_lines(path: Path, count: int) -> int:
 
 
 def line_at(path: Path, offset: int) -> int:
-    """Where the line begins to which the byte before an offset belongs, or the offset where that ends a line."""
+    """Return where the line of the byte before an offset begins, or the offset if that byte ends a line."""
     before = read_span(path, max(0, offset - LONGEST_LINE), offset)
     return offset - len(before) + before.rfind(b"\n") + 1
 

@@ -1,6 +1,6 @@
 """Starts a Jupyter server as a job on a node, and finds it there.
 
-The server tells its port in a file of its runtime folder, which is in the run's folder and goes with it.
+The server writes its port into a file of its runtime folder, which is in the run's folder and is removed with it.
 """
 
 from __future__ import annotations

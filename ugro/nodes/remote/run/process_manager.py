@@ -31,7 +31,7 @@ from ugro.nodes.remote.setup.setup import OF_INVENTORY, JobInterpreters
 from ugro.nodes.transport import Transport
 
 PORTS = (29500, 30499)
-"""Where the port of a job's rendezvous is looked for: torchrun's default port and the thousand that follow."""
+"""Ports for a job's rendezvous, from first to last: torchrun's default port and about a thousand that follow."""
 
 TIME_LIMIT = "time-limit"
 """The file in a run's folder with the time limit that its ranks keep. Runs of an earlier UGRO have none."""
@@ -254,10 +254,10 @@ async def prepare(
     launcher: str = "torchrun",
     interpreters: JobInterpreters = OF_INVENTORY,
 ) -> PreparedNode:
-    """See that a node can start its part: its python, what the launcher needs there, and (rank 0) a free port.
+    """Check that a node can start its ranks: its python, what the launcher needs there, and (rank 0) a free port.
 
-    It also tells its ways to the peers; with `knock`, a peer from which that port brings no answer is out of reach.
-    `interpreters` are what runs the job where that is not what the inventory says.
+    The answer also has its routes to the peers; with `knock`, a peer without an answer at that port is out of reach.
+    `interpreters` run the job where they differ from the inventory's.
 
     Raises:
         NodeRefused: it cannot, with the reason in words.

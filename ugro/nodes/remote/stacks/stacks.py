@@ -39,7 +39,7 @@ the rest is Python, run in a subshell so that the trap stays."""
 
 
 class NodeStacks(Record):
-    """Where the ranks of one node stand, and what NCCL's own report (RAS) says of the whole job, if it answers."""
+    """The stack traces of one node's ranks, and NCCL's own report (RAS) of the whole job, if it answers."""
 
     ranks: tuple[RankStack, ...]
     nccl: str = ""
@@ -64,7 +64,7 @@ def own_py_spy() -> Path | None:
 async def stacks(
     transport: Transport, paths: RunPaths, ranks: Sequence[int] = (), py_spy: Path | None = None
 ) -> NodeStacks:
-    """Where the ranks of a run on one node stand; all of them unless some are named.
+    """Return the stack traces of a run's ranks on one node; of all unless some are named.
 
     `py_spy` is a program of this machine's kind, used where the node has none of its own.
 

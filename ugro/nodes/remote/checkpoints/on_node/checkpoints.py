@@ -183,7 +183,7 @@ def weights(files: list[str]) -> list[str]:
 
 
 def step_of(path: str) -> int | None:
-    """The step that a name tells: the last number that a word makes one."""
+    """Return the step in a name: the last number that a word marks as one."""
     step = named(STEP, path)
     return named(SAVED, path) if step is None else step
 

@@ -1,4 +1,4 @@
-"""Tells what a Python and its torch can do, in one object. Runs under any Python, also one without torch.
+"""Reports what a Python and its torch can do, in one object. Runs under any Python, also one without torch.
 
 usage: checkup.py [cuda]
 Without `cuda` no GPU is touched: a sick one would hold this process for good.

@@ -31,7 +31,7 @@ PART = ".ugro-part"
 
 
 def part_of(path: str) -> str:
-    """Where a file is while it is not here whole."""
+    """Return the path of a file while it is incomplete."""
     folder, name = os.path.split(path)
     if len(os.fsencode(name)) + len(PART) > 255:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()
@@ -39,7 +39,7 @@ def part_of(path: str) -> str:
 
 
 def place_of(folder: str, name: str) -> str:
-    """Where a file goes; its name stays below the folder."""
+    """Return the path of a file; it stays below the folder."""
     return os.path.join(folder, *names_of(local(name)))
 
 

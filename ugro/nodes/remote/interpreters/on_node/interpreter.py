@@ -1,4 +1,4 @@
-"""Tells what the Python that runs it can do: its torch, and whether a product of matrices comes out right.
+"""Reports what the Python that runs it can do: its torch, and whether a product of matrices comes out right.
 
 usage: interpreter.py DEVICE
 DEVICE is the UUID of a GPU, `cpu`, or `none`: then nothing is computed. It answers twice: what it knows before it

@@ -42,7 +42,7 @@ def source_address(peer: str) -> str:
 
 
 def own_addresses() -> dict[str, str]:
-    """Every address of this node, and the interface that has it; the kernel tells all of them over netlink only."""
+    """Return every address of this node, and its interface; the kernel lists all of them over netlink only."""
     found: dict[str, str] = {}
     names = dict(socket.if_nameindex())
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:

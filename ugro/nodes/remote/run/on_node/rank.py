@@ -251,7 +251,7 @@ def started_as(command: list[str]) -> list[str]:
 
 
 def leave_evidence(base: str, pid: int, status: int, out_of_memory: OutOfMemory) -> None:
-    """Leave what tells more of a bad end than its exit code."""
+    """Leave the files that say more about a failure than its exit code."""
     if status == -signal.SIGKILL and (evidence := out_of_memory.evidence(pid)):
         leave(base + ".oom", evidence)
     error_file = os.environ.get("TORCHELASTIC_ERROR_FILE", "")

@@ -8,7 +8,7 @@ It is sent with each launch and needs nothing but Python.
 usage: reaper.py RUN_DIR PROGRAM [ARG…]
 
 Files in RUN_DIR: `reaper.pid` has its own pid and start time and those of PROGRAM; `exit` how PROGRAM ended, as a shell
-tells it, and when; `adopted` the pids and start times of its orphans, which stay known if this process is killed.
+reports it, and when; `adopted` the pids and start times of its orphans, which stay known if this process is killed.
 `secrets` has variables for PROGRAM, as JSON; it is removed once it was read.
 """
 
@@ -59,12 +59,12 @@ def orphans(agent: int) -> str:
 
 
 def shell_code(status: int) -> int:
-    """The exit code that a shell tells: 128 + N for a signal N."""
+    """Return the exit code that a shell reports: 128 + N for a signal N."""
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
 def start(command: list[str]) -> int:
-    """Start torchrun with the signals as they were here at the beginning. Returns its pid."""
+    """Start torchrun with the signals as they were here at the beginning. Return its pid."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # what is ignored (nohup) stays so below
             signal.signal(number, lambda *_: None)  # torchrun gets its own signals; exec sets it back

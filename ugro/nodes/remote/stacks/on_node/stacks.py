@@ -1,7 +1,7 @@
-"""Shows where the ranks of a run stand. It reads, and pauses nothing. Answers with one object.
+"""Reads the stack traces of a run's ranks, without pausing them. Answers with one object.
 
 usage: stacks.py RUN_DIR PY_SPY [RANK…]
-Python stacks are from py-spy: PY_SPY if it is not empty, else one beside this Python or on the PATH. /proc tells the
+Python stacks are from py-spy: PY_SPY if it is not empty, else one beside this Python or on the PATH. /proc has the
 rest: which threads there are, their states, and in which system call and kernel function each of them waits.
 Where NCCL (2.24 or newer) answers on its RAS port, its own report of the job is added.
 """
@@ -28,7 +28,7 @@ DUMP_SECONDS = 20
 
 RAS_ADDRESS = "localhost:28028"
 RAS_SECONDS = 5
-"""How long NCCL waits for the word of ranks that do not answer."""
+"""Seconds for which NCCL waits for ranks that do not answer."""
 MOST_REPORT = 32 * 1024
 
 
