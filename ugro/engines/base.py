@@ -111,7 +111,7 @@ class Engine(Protocol):
 
     @property
     def pending(self) -> Collection[asyncio.Future[Any]]:
-        """What an observation with `keep` asked that is not answered so far."""
+        """Questions of an observation with `keep` without an answer so far."""
 
     async def prepare(
         self, job: Job, spec: JobSpec, cargo: Cargo | None = None, owners: Mapping[str, str] | None = None
@@ -174,7 +174,7 @@ class Engine(Protocol):
         """
 
     async def leftovers(self, job: Job) -> dict[str, str]:
-        """What a job left running that its ranks do not wait for, in words, by node; or why that is not known."""
+        """Return the processes that a job left and its ranks do not wait for, in words, by node; or why not known."""
 
     async def set_time_limit(self, job: Job, spec: JobSpec, nodes: Sequence[str]) -> dict[str, NodeError | None]:
         """Let what runs on these nodes keep the time limit that the spec has by now. Returns what each node said."""

@@ -193,5 +193,5 @@ def crontab_program() -> str:
 
 
 def text_of(data: bytes) -> str:
-    """What a program printed; bytes that are not UTF-8 survive as surrogates."""
+    """Decode a program's output; bytes that are not UTF-8 survive as surrogates."""
     return data.decode("utf-8", "surrogateescape")

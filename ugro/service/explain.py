@@ -125,7 +125,7 @@ def _finding(context: Context, job: Job, which: str) -> Diagnosis | None:
 
 
 def _in_its_words(job: Job, failure: FirstFailure, folder: Path, which: str) -> Diagnosis:
-    """What the log of the rank (or of torchrun on the node) shows; where that is something else, the record's words."""
+    """Return the finding in the log of the rank (or torchrun's, on the node); if its cause is another, the record's."""
     shares = job.placement.shares if job.placement else ()
     node_rank = next((share.node_rank for share in shares if share.node == failure.node), 0)
     log = node_log(folder, node_rank) if failure.rank is None else rank_log(folder, failure.rank)

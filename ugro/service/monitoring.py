@@ -111,7 +111,7 @@ def _waits_since(job: Job) -> float:
 
 
 def _training(series: JobSeries) -> TrainingNow | None:
-    """What a job's training said last; None: nothing that is known, or it cannot be read, which `problems` tell."""
+    """Return a training's last values; None: there are none, or they cannot be read, which `problems` report."""
     try:
         index = series.index()
         loss, rate = (_last(series, index, names) for names in (LOSS, LEARNING_RATE))

@@ -143,7 +143,7 @@ class _Survey:
 
     @property
     def rests_on(self) -> Mapping[str, Any]:
-        """What makes the plan another one when it changes."""
+        """The facts that the plan depends on."""
         job, at = self.job, self.checkpoint
         # Without its time, which wanders with what is measured of a node's clock, and its places: a node may be silent.
         checkpoint = [at.label, at.name, at.bytes] if at else None

@@ -86,7 +86,7 @@ class Serving:
 
     @property
     def settings(self) -> WebSettings:
-        """What the inventory says of the dashboard, as of the last tick."""
+        """The inventory's settings of the dashboard, as of the last tick."""
         inventory = (self._resident and self._resident.inventory) or self._begins_with
         return inventory.dashboard if inventory else WebSettings()
 

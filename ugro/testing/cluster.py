@@ -126,7 +126,7 @@ class Bed:
         return tuple(reason_in_words(reason, queue.now) for reason in why(queue, job.id))
 
     def kinds(self, job: Job) -> list[str]:
-        """What happened to the job, but for its ranks."""
+        """Return the kinds of the job's events, without those of its ranks."""
         return [event.kind for event in self.store.timeline.of_job(job.id) if event.kind != "ranks"]
 
 

@@ -268,9 +268,7 @@ class SshEngine:
         return ending
 
     async def leftovers(self, job: Job) -> dict[str, str]:
-        """What a job left running outside of torchrun's tree, in words, on the nodes where it did; or why that is not
-        known.
-        """
+        """Return the processes that a job left outside of torchrun's tree, in words, by node; or why not known."""
 
         async def one(transport: Transport) -> str:
             found = await process_manager.detached(transport, self._paths(job, transport.name), job.uid)

@@ -148,7 +148,7 @@ def _reach(transport: Transport) -> str:
 
 
 def mistake(config: NodeConfig, said: PreparedNode, gang: bool) -> NodeRefused | None:
-    """What the inventory says of a node's network and the node does not; None if they agree, or it does not say."""
+    """Return an error if the inventory contradicts the node about its network; None if not, or if that is unknown."""
     if not said.addresses:
         return None
     there = ", ".join(f"{printable(address)} ({printable(name)})" for address, name in said.addresses.items())

@@ -78,7 +78,7 @@ def freeze(root: Path, names: Iterable[str], target: Path, before: Path | None) 
 
 
 def _known(before: Path | None) -> _Known:
-    """What is known of an earlier snapshot; nothing where it has no list, or a broken one."""
+    """Return what is known of an earlier snapshot; nothing if its list is missing or broken."""
     if before is None:
         return _Known()
     try:

@@ -317,7 +317,7 @@ def _stays_inside(root: Path, path: str) -> bool:
 
 
 def _git_files(root: Path) -> dict[str, bool] | None:
-    """What git tracks (True) or would offer to add (False) under a folder; None: no git, or it is not responsible."""
+    """Return the files under a folder that git tracks (True) or offers to add (False); None: not under git."""
     tracked = _git(root, "ls-files", "-c", "-z")
     offered = _git(root, "ls-files", "-o", "--exclude-standard", "-z")
     # A folder that an outer repository ignores (a home directory under git, say) is nothing git would list.
@@ -346,7 +346,7 @@ def git_state(root: Path) -> tuple[str | None, bool | None]:
 
 
 def _git(root: Path, *args: str) -> bytes | None:
-    """What git printed, or None: no git, no repository, or one of another owner."""
+    """Return git's output, or None: no git, no repository, or one of another owner."""
     # Inside a git hook these would point git at another repository.
     env = {key: value for key, value in os.environ.items() if key not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")}
     command = ["git", "-C", str(root), *args]

@@ -38,7 +38,7 @@ def require(transport: Transport, outcome: Outcome, problem: str, hint: str = ""
 
 
 def last_words(outcome: Outcome) -> str:
-    """What a script that failed said last, or how it ended."""
+    """Return the last output of a script that failed, or how it ended."""
     ended = f"signal {-outcome.status}" if outcome.status < 0 else f"exit {outcome.status}"
     return printable(outcome.error_text)[:ERROR_LIMIT] or ended
 

@@ -237,7 +237,7 @@ class Collector:
 
     @property
     def chatter(self) -> bytes:
-        """What stderr or stdout said when our script never started."""
+        """Output of stderr, or of stdout, before our script started."""
         return bytes(self._before["stderr"].strip() or self._before["stdout"].strip())
 
     @property

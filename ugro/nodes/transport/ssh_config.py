@@ -153,7 +153,7 @@ def config_arguments(node: NodeConfig) -> list[str]:
 
 
 def login_arguments(user: str | None, port: int | None) -> list[str]:
-    """What the inventory or a jump says itself, which comes before the file."""
+    """Return the options that the inventory or a jump sets itself, which come before the file's."""
     return [*(("-p", str(port)) if port else ()), *(("-l", user) if user else ())]
 
 

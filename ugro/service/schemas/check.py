@@ -218,7 +218,7 @@ class Checked(Document):
 
     @property
     def network(self) -> NetworkDocument | None:
-        """What the trial of the network measured; None without one."""
+        """The measurements of the network's trial; None without one."""
         return self.answer.network if isinstance(self.answer, NetworkCheckDocument) else None
 
 

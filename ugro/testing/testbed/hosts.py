@@ -233,7 +233,7 @@ class Host(Machine):
 
 
 def _blas_settings() -> dict[str, str]:
-    """What numpy needs to know on a machine whose processor OpenBLAS misjudges."""
+    """Return the settings that numpy needs on a machine whose processor OpenBLAS misjudges."""
     return {key: os.environ[key] for key in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if key in os.environ}
 
 

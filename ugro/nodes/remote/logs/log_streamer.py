@@ -256,9 +256,9 @@ class LogReader:
                     yield self._give(_line(name, partial, self._read[name]))
 
     def unfinished(self) -> Unfinished | None:
-        """What rank 0 (or the one that is read alone) has begun to say since its last line: a progress bar, perhaps.
+        """Return the unfinished line of rank 0 (or of the one that is read alone): a progress bar, perhaps.
 
-        As far as it came with the last lines; None where nothing did.
+        As far as it came with the last lines; None if nothing did.
         """
         name = f"rank-{self.rank or 0}.log"
         if not (partial := self._partial.get(name)):
@@ -287,7 +287,7 @@ class LogReader:
         return (path for path in sorted(self.folder.glob("*.log")) if self._wanted(path.name))
 
     def _new_pieces(self) -> Iterator[dict[str, int]]:
-        """What came since the last call, grouped by look: where each copy ended then."""
+        """Yield what came since the last call, grouped by the time it came: where each copy ended then."""
         at, group = 0.0, dict[str, int]()
         for piece in self._pieces():
             if piece["at"] != at and group:

@@ -362,7 +362,7 @@ async def stop(transport: Transport, paths: RunPaths, uid: str, grace: float, *,
 
 
 async def detached(transport: Transport, paths: RunPaths, uid: str) -> tuple[RunProcess, ...]:
-    """What runs of a run outside of torchrun's own tree. Nothing is ended.
+    """Return the processes of a run outside of torchrun's own tree. Nothing is ended.
 
     Raises:
         NodeError: the node cannot be read.
@@ -378,7 +378,7 @@ def _processes(text: str) -> tuple[RunProcess, ...]:
 
 
 def program_name(words: Sequence[str]) -> str:
-    """What a command line runs: its program, and the script of an interpreter. Other arguments may be secrets."""
+    """Return what a command line runs: its program, and an interpreter's script. Other arguments may be secrets."""
     program, *rest = words
     name = program.rsplit("/", 1)[-1]
     if INTERPRETER.fullmatch(name):

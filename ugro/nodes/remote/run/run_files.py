@@ -30,7 +30,7 @@ _LOG_SIZE = re.compile(r" *([0-9]{1,18}) rank-([0-9]{1,9})\.log")
 
 
 async def look(transport: Transport, runs: Sequence[RunPaths]) -> list[RunFiles]:
-    """What the files of several runs on one node say, in one round trip.
+    """Read the files of several runs on one node, in one round trip.
 
     Raises:
         NodeError: the node cannot be read, which says nothing about the runs.
@@ -42,7 +42,7 @@ async def look(transport: Transport, runs: Sequence[RunPaths]) -> list[RunFiles]
 
 
 def require_all(transport: Transport, found: list[RunFiles], runs: Sequence[RunPaths]) -> list[RunFiles]:
-    """What was found of the runs that were asked for.
+    """Return what was found if it is all of the runs that were asked for.
 
     Raises:
         NodeRefused: it is not all of them.

@@ -136,7 +136,7 @@ _WAITS = {
 
 
 def waits_in(thread: Thread, machine: str) -> str:
-    """What a thread does, in words: by its state, and by its system call and kernel functions where these are known."""
+    """Say what a thread does: by its state, and by its system call and kernel functions where these are known."""
     if thread.state not in ("S", "D"):
         return STATES.get(thread.state or "", "is in a state that is not known")
     names = " ".join(filter(None, (thread.wchan, *thread.kernel)))

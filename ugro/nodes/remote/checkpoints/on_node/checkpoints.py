@@ -168,7 +168,7 @@ def plain_folder(folder: str, files: list[str]) -> dict[str, Any]:
 
 
 def megatron(folder: str, path: str) -> dict[str, Any]:
-    """What Megatron-LM says of its checkpoint: by how many model-parallel ranks, and whether all of them have saved."""
+    """Return Megatron-LM's checkpoint: by how many model-parallel ranks it is, and whether all of them have saved."""
     sizes = [found for found in (inside(path).get(key) for key in PARALLEL_KEYS) if found]
     saved = content(os.path.join(os.path.dirname(folder), TRACKER)).strip()
     step = step_of(folder)

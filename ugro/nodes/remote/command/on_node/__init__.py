@@ -1,1 +1,1 @@
-"""Runs a command, and beside it the script that notices when its client is gone."""
+"""Runs a command, and ends it once its client is gone."""

@@ -88,7 +88,7 @@ def storage_of(folder: str, base: str) -> str:
 
 
 def begin(folder: str, base: str) -> dict[str, Any]:
-    """What is here."""
+    """Report what is here, and the room."""
     wanted = json.loads(sys.stdin.buffer.readline())
     os.makedirs(folder, exist_ok=True)
     room = os.statvfs(folder)

@@ -25,7 +25,7 @@ TOLERANCE = 0.05  # of the largest number in the product: TF32 has 10 bits
 
 
 def facts() -> dict[str, Any]:
-    """What is known without computing anything."""
+    """Return what is known without computing anything."""
     found: dict[str, Any] = {
         "python": ".".join(str(part) for part in sys.version_info[:3]),
         "executable": sys.executable,

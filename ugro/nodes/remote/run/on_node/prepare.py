@@ -29,7 +29,7 @@ IFA_ADDRESS, IFA_LOCAL = 1, 2
 
 
 def numeric(address: str) -> str:
-    """What an address or a name stands for on this node, without the scope of a link-local one."""
+    """Resolve an address or a name on this node; without the scope of a link-local one."""
     return str(socket.getaddrinfo(address, 9, type=socket.SOCK_DGRAM)[0][4][0]).partition("%")[0]
 
 

@@ -139,7 +139,7 @@ class Environment:
         return self.seen("free", owner)
 
     def seen(self, state: str, owner: Fields, ended: Fields | None = None) -> Fields:
-        """What is answered, with the part of the log that is new to the asker."""
+        """Return the answer, with the part of the log that is new to the asker."""
         begin = int(owner.get("log_from", 0)) + self.asked["have"]
         new = b""
         if state in ("running", "failed") or (state == "done" and self.asked["have"]) or self.is_mine(owner):

@@ -39,7 +39,7 @@ def find_py_spy(given: str) -> str | None:
 
 
 def python_stacks(py_spy: str, pid: int) -> dict[str, Any]:
-    """What py-spy says, by thread: without a pause, so that a training never stands still for it."""
+    """Return py-spy's stacks, by thread: without a pause, so that a training never stops for it."""
     command = [py_spy, "dump", "--nonblocking", "--json", "--pid", str(pid)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=DUMP_SECONDS)
@@ -95,7 +95,7 @@ def rank(number: int, pid_file: str, py_spy: str | None) -> dict[str, Any]:
 
 
 def nccl_report(pid: int) -> str:
-    """What NCCL's RAS says of the job of a rank; nothing where it does not answer."""
+    """Return the report of NCCL's RAS about the job of a rank; empty if it does not answer."""
     found = re.search(r"(?:^|\0)NCCL_RAS_ADDR=([^\0]+)", text_of(f"/proc/{pid}/environ"))
     host, _, port = (found[1] if found else RAS_ADDRESS).rpartition(":")
     try:
