@@ -130,7 +130,7 @@ async def test_resumes_after_a_known_number_and_else_begins_with_a_snapshot(worl
         assert (await waiting).data == {"at": 9}, "nothing is told twice"
 
 
-async def test_who_reads_slowly_gets_what_it_missed_as_one(world: World) -> None:
+async def test_a_slow_subscriber_gets_what_it_missed_as_one_delta(world: World) -> None:
     board = Board(world.read, world)
     slow, fast = board.watch("cluster"), board.watch("cluster")
     await following(slow)
@@ -148,7 +148,7 @@ async def test_who_reads_slowly_gets_what_it_missed_as_one(world: World) -> None
     await fast.aclose()
 
 
-async def test_what_cannot_be_read_ends_the_watch_and_the_next_one_tries_again(world: World) -> None:
+async def test_an_unreadable_topic_ends_the_watch_and_the_next_one_tries_again(world: World) -> None:
     board = Board(world.read, world)
     for reads in (1, 2):
         with pytest.raises(InputError, match="nosuch"):

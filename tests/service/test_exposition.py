@@ -65,7 +65,7 @@ def test_tells_what_a_resident_counted() -> None:
     assert of(found, "ugro_tick_seconds_sum") == pytest.approx(99.354)
 
 
-def test_what_is_not_known_has_no_sample() -> None:
+def test_exposes_no_sample_of_unknown_values() -> None:
     bare = replace(known(), turns=[], proposals=[])
     one = Snapshot(live_view(bare), training={"job-001": TrainingNow(NOW, loss=float("nan"), rate=float("inf"))})
     found = told(one)

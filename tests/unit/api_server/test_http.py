@@ -158,7 +158,7 @@ async def test_changes_what_waits_and_notes_who_did_it(served: Served) -> None:
     assert not (await served.post("/nodes/here/undrain")).json["drained"]
 
 
-async def test_what_was_seen_is_checked(served: Served) -> None:
+async def test_refuses_acts_on_an_earlier_attempt(served: Served) -> None:
     job = served.submit(STAYS, hold=True)
     for act in ("cancel", "hold", "release", "resume", "checkpoint"):
         answer = await served.post(f"/jobs/{job.id}/{act}", {"attempt": 2})

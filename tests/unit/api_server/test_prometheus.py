@@ -39,7 +39,7 @@ async def ticks(served: Served, number: int = 1) -> None:
             await served.store.bus.beats(served.store.bus.beat)
 
 
-async def test_tells_who_may_look(served: Served) -> None:
+async def test_exposes_metrics_to_those_with_a_token(served: Served) -> None:
     await ticks(served)
     for role in ("token", "token.view"):
         answer = await scrape(served, role)
@@ -52,7 +52,7 @@ async def test_tells_who_may_look(served: Served) -> None:
     assert (await ask(served.app, "POST", "/metrics", served.bearer)).status == 405
 
 
-async def test_tells_of_a_job_and_how_it_ended(served: Served) -> None:
+async def test_exposes_a_job_and_how_it_ended(served: Served) -> None:
     job = served.submit("raise SystemExit(3)\n", name="first")
     await served.until(job.id, JobState.FAILED)
     await ticks(served)
@@ -90,7 +90,9 @@ async def test_is_made_once_a_tick_and_only_while_requests_come(
     assert made == before
 
 
-async def test_what_cannot_be_read_is_said_and_read_again(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reports_an_unreadable_snapshot_and_reads_it_again(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await ticks(served)
     assert (await scrape(served)).status == 200
 

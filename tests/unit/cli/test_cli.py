@@ -357,7 +357,7 @@ def test_a_terminal_that_knows_only_ascii_gets_question_marks(ugro: Ugro, home: 
     assert done.returncode == 0 and "drained: ?" in done.stdout, done.stderr
 
 
-def test_what_gc_suggests_does_what_it_showed(ugro: Ugro, home: Path) -> None:
+def test_the_command_that_gc_suggests_removes_what_it_showed(ugro: Ugro, home: Path) -> None:
     store = MetadataStore(home / "state")
     job = store.jobs.submit(store.jobs.reserve(), JobSpec(script="t.py"), builders.CODE, 1.0)
     store.jobs.save(job.model_copy(update={"state": JobState.CANCELLED, "ended_at": 5.0}), "cancelled", "")

@@ -140,7 +140,7 @@ def test_show(ugro: Ugro, cron_folder: Path, home: Path) -> None:
     assert json.loads(ugro("show", "--json").stdout)["lines"] == [expected(home, 5)]
 
 
-def test_what_was_done_as_json(ugro: Ugro, cron_folder: Path, home: Path) -> None:
+def test_prints_its_changes_as_json(ugro: Ugro, cron_folder: Path, home: Path) -> None:
     for changed in (True, False):
         document = {"schema_version": 1, "changed": changed, "lines": [expected(home)]}
         assert json.loads(ugro("install", "--json").stdout) == document
@@ -199,7 +199,7 @@ def test_the_line_does_what_it_says(home: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\\b", "a\rb", "a\udcff", "x" * 600])
-def test_what_cron_cannot_hold_is_refused(name: str) -> None:
+def test_refuses_paths_that_cron_cannot_hold(name: str) -> None:
     with pytest.raises(InputError):
         sweep_line(1, "/usr/bin/python3", Path("/") / name, Path("/") / name)
 

@@ -39,7 +39,7 @@ def test_shows_releases_and_reprioritizes_a_held_job(master: Master) -> None:
     assert kinds == ["submitted", "released", "priority", "held", "cancel", "cancelled"]
 
 
-def test_what_cannot_be_meant_is_refused(master: Master) -> None:
+def test_refuses_options_without_a_meaning(master: Master) -> None:
     for words, said in (
         (("--time", "0"), "--time: found '0': a duration longer than nothing"),
         (("--time", "soon"), "2h"),
@@ -213,7 +213,7 @@ def test_starts_nothing_while_a_live_record_is_unreadable_but_shows_the_rest(mas
     assert master.json("status", "job-002")["priority"] == 3
 
 
-def test_what_killed_commands_left_goes_with_the_garbage(master: Master) -> None:
+def test_gc_keeps_a_fresh_temporary_file(master: Master) -> None:
     master.ugro("launch", "t.py", "--hold")
     fresh = master.home / "jobs/job-001/.tmp-job.json-x"
     fresh.touch()

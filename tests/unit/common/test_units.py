@@ -36,7 +36,7 @@ def test_durations_as_in_slurm(text: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     "text", ["1:60", "1:2:60", "1:60:00", "1-", "-1", "1-2:3:4:5", "1:2:3:4", "2026-11-24", "1h:30"]
 )
-def test_what_is_no_duration_of_slurms_is_refused(text: str) -> None:
+def test_refuses_invalid_slurm_durations(text: str) -> None:
     with pytest.raises(ValueError, match="1h30m or 1:30:00 is expected"):
         parse_duration(text)
 
@@ -85,7 +85,7 @@ def test_reports_times_that_are_too_late(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0", "-3", "soon", "1e9", "5x", "nan", "9" * 20])
-def test_what_is_none_of_these_says_what_is_expected(text: str) -> None:
+def test_says_which_format_is_expected(text: str) -> None:
     for parse in (parse_duration, parse_mib, parse_moment, parse_past):
         with pytest.raises(ValueError, match="expected"):
             parse(text)

@@ -156,7 +156,7 @@ def test_a_frozen_spec_is_a_job_file(tmp_path: Path) -> None:
     assert job_of(tmp_path, spec.model_dump_json(indent=1)) == spec
 
 
-def test_what_init_writes_is_read_back_by_this_and_by_other_readers() -> None:
+def test_reads_back_what_init_writes_as_other_readers_do() -> None:
     names = ["no", "1e3", "0x10", "null", "yes", "1.0", "gpu1"]
     hosts = [NamedHost(name, name, user, 2222) for name, user in zip(names, [*names[1:], None], strict=True)]
     text = draft("on", "10.0.0.1", hosts, [NamedHost("off", "off")])
@@ -204,7 +204,7 @@ def test_an_inventory_may_share_keys() -> None:
     ],
 )
 @pytest.mark.parametrize("loader", [LOADER, yaml.SafeLoader])
-def test_what_is_no_plain_yaml_is_refused(text: str, said: str, loader: Any) -> None:
+def test_refuses_yaml_that_is_not_plain(text: str, said: str, loader: Any) -> None:
     assert said in refusal(text, loader)
 
 

@@ -131,7 +131,7 @@ async def test_an_attempt_that_is_started_again_runs_once(bed: Bed, place: Place
     assert sorted((attempt.home / "started").read_text()) == ["0", "1"]
 
 
-async def test_what_was_stopped_is_not_started_again(bed: Bed, place: Place) -> None:
+async def test_does_not_start_a_stopped_attempt_again(bed: Bed, place: Place) -> None:
     attempt = Attempt(bed, place, STAY)
     await attempt.start()
     await attempt.until(Phase.RUNNING)

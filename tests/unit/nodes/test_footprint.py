@@ -111,7 +111,7 @@ async def test_everything_goes_and_the_empty_folder_too(node: LocalTransport, ba
     assert not base.exists()
 
 
-async def test_what_a_push_makes_is_known(node: LocalTransport, base: Path, tmp_path: Path) -> None:
+async def test_knows_the_files_of_a_push(node: LocalTransport, base: Path, tmp_path: Path) -> None:
     snapshot = tmp_path / "snapshot"
     snapshot.mkdir()
     (snapshot / NASTY).write_text("x")
@@ -371,7 +371,7 @@ def test_a_node_of_that_name_is_needed(ugro: Ugro) -> None:
     assert isinstance(ugro("node", "clean", "there", "--yes").exception, InputError)
 
 
-def test_a_person_who_does_not_agree_keeps_it(ugro: Ugro, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removes_nothing_without_consent(ugro: Ugro, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = leave(home)
     monkeypatch.setattr("ugro.cli.prompts.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
     assert "nothing was removed" in str(ugro("node", "clean", "here", typed="n\n").exception)
@@ -436,7 +436,7 @@ def test_removes_what_another_master_has_only_with_takeover(ugro: Ugro, home: Pa
     assert not folder.exists()
 
 
-def test_what_this_master_has_goes_without_that(ugro: Ugro, home: Path) -> None:
+def test_removes_what_this_master_has_without_takeover(ugro: Ugro, home: Path) -> None:
     from ugro.service.context import Context
 
     leave(home)

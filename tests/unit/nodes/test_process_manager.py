@@ -219,7 +219,7 @@ async def test_stop_ends_everything_and_notes_how(home: Path, node: LocalTranspo
     assert not [pid for pid in before if alive(pid)]
 
 
-async def test_what_a_script_left_behind_is_named(home: Path, node: LocalTransport) -> None:
+async def test_names_processes_that_a_script_left_behind(home: Path, node: LocalTransport) -> None:
     script(home, "import subprocess\nsubprocess.Popen(['sleep', '600'], start_new_session=True)\n")
     plan = launch(home, uid="uid-of-its-own")
     await start(node, plan)

@@ -404,7 +404,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("option", list(REFUSED)[:3])
-async def test_what_cannot_be_honoured_is_named(
+async def test_names_options_that_cannot_be_honoured(
     server: ScriptedServer, write: Write, tmp_path: Path, option: str
 ) -> None:
     error = await refused(write(f"{base(server, tmp_path)}{option}\n", server.known()), KeyUnusable)
@@ -429,7 +429,7 @@ async def test_the_environment_is_sent_but_for_the_language(
     assert server.environments[-1] == {"MY_TOKEN": "t", "A": "b c", "D": "e"}
 
 
-async def test_a_proxy_command_carries_the_connection_and_its_words(
+async def test_a_proxy_command_carries_the_connection_and_its_errors_are_shown(
     server: ScriptedServer, write: Write, tmp_path: Path
 ) -> None:
     relay = tmp_path / "re lay"
@@ -526,7 +526,7 @@ async def test_reports_a_server_that_takes_no_keys(write: Write, tmp_path: Path,
         assert "takes no keys, only: " in error.message and "password" in error.message
 
 
-def test_a_label_of_settings_is_what_a_person_typed() -> None:
+def test_a_label_of_settings_is_as_typed() -> None:
     settings = SshSettings("me@there", "there", {"port": ("2200",), "hostname": ("h",)}, ("-F", "a b", "-l", "me"))
     assert settings.by_hand == "ssh -F 'a b' -l me there"
     assert settings.known_as == "[h]:2200"

@@ -80,7 +80,7 @@ def test_memory_that_was_nearly_full(files: dict[str, str], available: int, evid
         ("6,1,1,-;oom-kill:constraint=CONSTRAINT_NONE,task=python3,pid=770,uid=0", False),
     ],
 )
-def test_what_the_kernel_logs_of_a_kill(
+def test_recognizes_the_kernel_log_of_a_kill(
     files: dict[str, str], monkeypatch: pytest.MonkeyPatch, line: str, told: bool
 ) -> None:
     records = [b"6,0,0,-;usb 1-1: new device", BrokenPipeError(), line.encode(), BlockingIOError()]
