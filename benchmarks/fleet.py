@@ -86,11 +86,11 @@ class Fleet:
 
     @property
     def ssh_config(self) -> Path:
-        """Names the known_hosts file to UGRO, as a person's ~/.ssh/config would."""
+        """The file that names the known_hosts file to UGRO, as a user's ~/.ssh/config would."""
         return self.folder / "ssh_config"
 
     def inventory(self) -> Inventory:
-        """The nodes as UGRO knows them."""
+        """Return the nodes as UGRO knows them."""
         nodes = {
             f"n{number:02}": NodeConfig(
                 name=f"n{number:02}",

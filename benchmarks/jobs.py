@@ -84,7 +84,7 @@ class Stage:
         for name in ("begun", "go"):
             os.mkfifo(folder / name)
         self.folder = folder
-        # Open for both, so that nobody waits for the other side to open, and no reader sees an end before its time.
+        # Open for both, so that no side waits for the other one to open, and no reader sees an end before its time.
         self._begun, self._go = (os.open(folder / name, os.O_RDWR) for name in ("begun", "go"))
 
     def ranks(self) -> list[Begun]:
@@ -169,7 +169,7 @@ class Bench:
     # The ways to start: each returns when it has, with what has to be called once the ranks were let go.
 
     def by_launch(self, stage: Stage) -> Callable[[], object]:
-        """`ugro launch` as a person types it: a new process, new connections."""
+        """`ugro launch` as it is typed: a new process, new connections."""
         job = self.launch(stage)
         return lambda: self.ugro("wait", job)
 
@@ -277,7 +277,7 @@ def _launches(bench: Bench) -> Iterator[Row]:
 
 
 def _start(stage: Stage, way: Callable[[Stage], Callable[[], object]]) -> tuple[float, float]:
-    """Seconds until the last rank's script has begun, and until whoever started it was done."""
+    """Return the seconds until the last rank's script has begun, and until the call that started it returned."""
     begin = time.time()
     finish = way(stage)
     back = time.time() - begin

@@ -1,6 +1,6 @@
 """A log of 2 GB on the master: its end, a page in its middle, a search in a million lines, next to tail, sed and grep.
 
-All of it runs in one process of its own, whose memory is what is told.
+All of it runs in one process of its own, whose memory is reported.
 """
 
 from __future__ import annotations

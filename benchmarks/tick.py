@@ -55,13 +55,13 @@ def measure() -> Iterator[Row]:
 
 
 def inventory() -> Inventory:
-    """64 nodes that nobody will be asked about."""
+    """Return 64 nodes that are never contacted."""
     names = [f"n{number:02}" for number in range(NODES)]
     return Inventory(nodes={name: NodeConfig(name=name, address="127.0.0.1") for name in names})
 
 
 def spec(dice: random.Random) -> JobSpec:
-    """A job as they come: mostly small ones, some gangs; half of them with a time limit, a third with a memory wish."""
+    """Return a typical job: mostly small ones, some gangs; half have a time limit, a third ask for memory."""
     wish: dict[str, object] = {
         "script": "train.py",
         "args": (f"--seed={dice.randrange(50)}",),
@@ -134,7 +134,7 @@ def _cluster(held: float) -> tuple[dict[str, Capacity], tuple[RunningJob, ...]]:
 
 
 def view(name: str, number: int, busy: bool, at: float) -> NodeView:
-    """A node as it would describe itself; a busy one computes for somebody who does not use UGRO."""
+    """Return the view of a node; a busy one computes for a user who does not use UGRO."""
     process = (GpuProcess(pid=1234, name="python", user="anna", memory_mib=20000),) if busy else ()
     gpus = tuple(
         Gpu(

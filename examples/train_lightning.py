@@ -25,8 +25,8 @@ VOCABULARY = "\n +=0123456789"
 
 
 class Sums(IterableDataset[Tensor]):
-    """Endless batches of lines such as ` 7 + 18 =  25`, each character a token. What a step reads depends on its
-    number and the rank alone, so that a training which goes on in the midst of it reads on where it was.
+    """Endless batches of lines such as ` 7 + 18 =  25`, each character a token. The batch of a step depends on its
+    number and the rank alone, so that a resumed training gets the batches that would have come next.
     """
 
     def __init__(self, rank: int, batch_size: int, first_step: int) -> None:
@@ -95,7 +95,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def train(args: argparse.Namespace) -> None:
-    # torchrun has started the ranks by now, and Lightning wants to be told how many those are.
+    # torchrun has started the ranks by now, and Lightning needs their number.
     world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     trainer = pl.Trainer(
         accelerator="auto",

@@ -4,12 +4,12 @@
     torchrun --nproc-per-node=2 train_production.py                   # one machine
     torchrun --nnodes=2 --node-rank=0 --master-addr=... --master-port=... train_production.py
 
-It trains on GPUs with NCCL where there are any, else on CPUs with gloo. A run that was cut off and is resumed from a
-checkpoint goes on exactly where it was: each step's data and learning rate depend on the step's number alone, not on
-what ran before. SIGUSR2 asks for a checkpoint at the end of the current step; every other signal keeps its meaning.
+It trains on GPUs with NCCL where there are any, else on CPUs with gloo. An interrupted run that is resumed from a
+checkpoint computes the same steps as without the break: each step's data and learning rate depend on the step's number
+alone. SIGUSR2 asks for a checkpoint at the end of the current step; every other signal keeps its meaning.
 
 On GPUs of different speed the ranks may split each step's batch unevenly, by the fraction that each of them finds in
-UGRO_BATCH_SHARE. What is learned stays the same.
+UGRO_BATCH_SHARE. The result stays the same.
 """
 
 import argparse
@@ -50,8 +50,8 @@ def say(line: str) -> None:
 
 
 def join_world() -> World:
-    """Meet the other ranks (or nobody, without torchrun) and start the process group."""
-    if "RANK" not in os.environ:  # nobody else has to know the port, so 0: any free one
+    """Meet the other ranks (without torchrun there are none) and start the process group."""
+    if "RANK" not in os.environ:  # no other process has to know the port, so 0: any free one
         os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     store, rank, size = next(rendezvous("env://"))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
@@ -111,7 +111,7 @@ DATASETS = {"grammar": grammar_corpus}
 def split_batch(size: int, shares: list[float]) -> list[int]:
     """A batch split by largest remainder: in proportion to the shares, at least 1 for each, `size` in all."""
     parts = [1] * len(shares)
-    for _ in range(size - len(shares)):  # each to the one that lacks most; the last ones go by remainder
+    for _ in range(size - len(shares)):  # each to the one that lacks most; the last ones follow the remainders
         lacking = [size * share / math.fsum(shares) - parts[rank] for rank, share in enumerate(shares)]
         parts[lacking.index(max(lacking))] += 1
     return parts
@@ -200,7 +200,7 @@ def checkpoints(directory: Path) -> dict[int, Path]:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """A file as it is; of a directory the newest whole checkpoint (a zip cut short, as by a broken copy, is not)."""
+    """Return a file as it is; of a directory the newest complete checkpoint (a truncated zip is none)."""
     if not path.is_dir():
         return path
     whole = [candidate for candidate in checkpoints(path).values() if zipfile.is_zipfile(candidate)]
@@ -210,7 +210,7 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def write_checkpoint(directory: Path, state: dict[str, Any], keep_last: int) -> Path:
-    """Write `checkpoint-<step>.pt` so that it is whole or absent, then drop all but the last few up to this step."""
+    """Write `checkpoint-<step>.pt` so that it is complete or absent, then drop all but the last few up to this step."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"checkpoint-{state['step']}.pt"
     partial = path.with_name(f".{path.name}.partial")
@@ -320,7 +320,7 @@ def train(args: argparse.Namespace, world: World, request: SaveRequest) -> None:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
             state |= {"step": step, "epoch": epoch, "args": vars(args)}
             say(f"saved {write_checkpoint(Path(args.checkpoint_dir), state, args.keep_last)}")
-    from_rank_0("done", world)  # nobody reports success before the last checkpoint is on the disk
+    from_rank_0("done", world)  # no rank reports success before the last checkpoint is on the disk
 
 
 def positive(text: str) -> int:

@@ -72,7 +72,7 @@ def train(arguments: ModelArguments, training: TrainingArguments) -> None:
 
 def main() -> None:
     parser = HfArgumentParser((ModelArguments, TrainingArguments))
-    parser.set_defaults(use_cpu=not torch.cuda.is_available())  # unless it is told so, the ranks train apart
+    parser.set_defaults(use_cpu=not torch.cuda.is_available())  # without it the ranks train apart
     train(*parser.parse_args_into_dataclasses())
     if dist.is_initialized():  # the Trainer leaves the group behind
         gc.collect()  # a model that still holds it would keep gloo's threads alive, and they abort the exit

@@ -27,7 +27,7 @@ from ugro.testing.cluster import controller_over, write_python
 
 
 class Door:
-    """A state directory, a local node `here`, a project, and a backend; `told` is what the functions reported."""
+    """A state directory, a local node `here`, a project, and a backend, with the notices of the functions."""
 
     def __init__(self, home: Path, stack: ExitStack, by_socket: bool = False) -> None:
         self.project = home / "project"

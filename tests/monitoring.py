@@ -113,7 +113,7 @@ def names(found: dict[Sample, float]) -> set[str]:
 
 
 def as_told(name: str) -> str:
-    """A name as it is told: what cannot be sent is replaced."""
+    """Return a name as it is exposed: characters that cannot be sent are replaced."""
     return name.replace("\x00", "\ufffd").replace("\ud800", "?")
 
 

@@ -1,7 +1,7 @@
-"""What the suite takes from the machine and the shell that it is started from: as little as it can, decided here alone.
+"""Limits what the suite takes from its machine and shell to as little as it can, decided here alone.
 
-Everything else, the tests and what they start find as it is on a new machine: no settings of a person, no proxies, no
-agent, UTC and UTF-8, nobody's crontab and no GPU's tools.
+The tests and what they start find everything else as it is on a new machine: no settings of a user, no proxies, no
+agent, UTC and UTF-8, no user's crontab and no GPU's tools.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ ROOM = 4 * 2**30
 
 
 def in_memory() -> Path | None:
-    """Where files of tests are in memory: what UGRO writes it has the disk confirm, and that is not what takes long.
+    """Return a folder in memory for files of tests: UGRO waits for the disk to confirm its writes, which takes long.
 
-    None where a person chose another place, there is too little room, or programs may not be run there.
+    None if the user chose another place, there is too little room, or programs may not be run there.
     """
     if "TMPDIR" in GIVEN or not os.access(IN_MEMORY, os.W_OK | os.X_OK):
         return None

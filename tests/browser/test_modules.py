@@ -20,7 +20,7 @@ def called(page: Page, module: str, function: str, *arguments: Any) -> Any:
     return page.evaluate(call, [module, function, list(arguments)])
 
 
-def test_what_is_not_known_is_a_dash(page: Page) -> None:
+def test_shows_unknown_values_as_a_dash(page: Page) -> None:
     for function in ("number", "figure", "gib", "bytes", "duration", "clock"):
         for value in (None, float("nan")):
             assert called(page, "words", function, value) == "—", function
@@ -109,7 +109,7 @@ def test_a_lane_tells_idle_from_free_and_from_unobserved(page: Page) -> None:
     assert [bool(one) for one in columns[:6]] == [False, True, True, True, False, False]
 
 
-def test_what_is_no_number_is_named(page: Page) -> None:
+def test_names_values_that_are_no_numbers(page: Page) -> None:
     line = {"points": [[1, 2], [2, None], [3, None]], "bad": [[2, "nan"], [3, "-inf"]]}
     assert called(page, "series", "noNumber", line) == "-inf"
     assert [called(page, "series", "noNumber", line, x) for x in (1, 2)] == [None, "NaN"]

@@ -79,7 +79,7 @@ def test_filters_are_in_the_address(opened: Open) -> None:
     assert "text=later" in page.url and "state=queued" in page.url
 
 
-def test_what_the_driver_does_not_say_is_a_dash_and_an_unreachable_node_keeps_its_place(opened: Open) -> None:
+def test_shows_unknown_use_as_a_dash_and_keeps_an_unreachable_node(opened: Open) -> None:
     page = opened("#/cluster")
     expect(page.get_by_test_id("gpu-gpu1:0")).to_contain_text("— %")
     away = page.get_by_test_id("node-gpu2")

@@ -1,4 +1,4 @@
-"""The board: one reading for all who watch, deltas that bring each of them to the same state, no work for nobody."""
+"""The board: one reading for all subscribers, deltas that bring each to the same state, no work without one."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_yields_a_snapshot_then_what_changed(world: World) -> None:
         assert json.loads(second.text) == second.data and second.seq > first.seq
 
 
-async def test_reads_once_for_all_and_not_at_all_for_nobody(world: World) -> None:
+async def test_reads_once_for_all_and_not_at_all_without_a_subscriber(world: World) -> None:
     board = Board(world.read, world)
     watchers = [board.watch("cluster") for _ in range(5)]
     firsts = [await following(one) for one in watchers]
@@ -130,7 +130,7 @@ async def test_resumes_after_a_known_number_and_else_begins_with_a_snapshot(worl
         assert (await waiting).data == {"at": 9}, "nothing is told twice"
 
 
-async def test_who_reads_slowly_gets_what_it_missed_as_one(world: World) -> None:
+async def test_a_slow_subscriber_gets_what_it_missed_as_one_delta(world: World) -> None:
     board = Board(world.read, world)
     slow, fast = board.watch("cluster"), board.watch("cluster")
     await following(slow)
@@ -148,7 +148,7 @@ async def test_who_reads_slowly_gets_what_it_missed_as_one(world: World) -> None
     await fast.aclose()
 
 
-async def test_what_cannot_be_read_ends_the_watch_and_the_next_one_tries_again(world: World) -> None:
+async def test_an_unreadable_topic_ends_the_watch_and_the_next_one_tries_again(world: World) -> None:
     board = Board(world.read, world)
     for reads in (1, 2):
         with pytest.raises(InputError, match="nosuch"):
@@ -156,7 +156,7 @@ async def test_what_cannot_be_read_ends_the_watch_and_the_next_one_tries_again(w
         assert world.reads == reads
 
 
-async def test_keeps_few_topics_that_nobody_watches(world: World) -> None:
+async def test_keeps_few_topics_without_a_subscriber(world: World) -> None:
     board = Board(world.read, world)
     for number in range(boards.TOPICS_KEPT + 50):
         async with contextlib.aclosing(board.watch(f"job:{number}")) as updates:

@@ -1,4 +1,4 @@
-"""What Prometheus is told of a snapshot: names, labels, and what is left out."""
+"""A snapshot as Prometheus reads it: names, labels, and what is left out."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_tells_what_a_resident_counted() -> None:
     assert of(found, "ugro_tick_seconds_sum") == pytest.approx(99.354)
 
 
-def test_what_is_not_known_has_no_sample() -> None:
+def test_exposes_no_sample_of_unknown_values() -> None:
     bare = replace(known(), turns=[], proposals=[])
     one = Snapshot(live_view(bare), training={"job-001": TrainingNow(NOW, loss=float("nan"), rate=float("inf"))})
     found = told(one)
@@ -84,7 +84,7 @@ def test_no_label_is_prometheus_own_and_no_counter_names_a_job() -> None:
         assert "ugro_job" not in keys or not name.endswith(("_total", "_bucket", "_sum", "_count"))
 
 
-def test_of_many_jobs_only_the_sums_are_told() -> None:
+def test_exposes_only_sums_of_many_jobs() -> None:
     most, more = told(of_jobs(LIVE_JOBS)), told(of_jobs(LIVE_JOBS + 1))
     assert of(most, "ugro_metrics_dropped") == 0 and of(more, "ugro_metrics_dropped") == LIVE_JOBS + 1
     assert len([1 for name, _ in most if name == "ugro_job_info"]) == LIVE_JOBS

@@ -194,7 +194,7 @@ def test_refuses_a_host_key_that_changes_before_the_login(door: Door, home: Path
     assert "ssh-keygen -R '[127.0.0.1]:" in changed.value.hint
 
 
-def test_asks_for_a_password_only_where_someone_can_answer(door: Door, home: Path, gpu: ScriptedServer) -> None:
+def test_asks_for_a_password_only_where_an_answer_is_possible(door: Door, home: Path, gpu: ScriptedServer) -> None:
     gpu.allowed.clear()
     plan = door.call(PlanAddNode(target=target(gpu)))
     with pytest.raises(AuthenticationFailed, match="neither a password nor answers"):

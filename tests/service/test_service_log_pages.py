@@ -136,7 +136,7 @@ def test_a_full_disk_shows_what_is_here(door: Door, monkeypatch: pytest.MonkeyPa
     assert door.call(PageOfLog(job=job.id, direction="backward", count=1)).shown[0].text == "more", "nothing is lost"
 
 
-def test_an_unreachable_node_is_told_and_not_asked_by_each_tab(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_an_unreachable_node_and_asks_it_once_for_all_tabs(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     job = door.until(door.submit(COUNTS), JobState.SUCCEEDED)
     door.call(PageOfLog(job=job.id, direction="backward"))
     asked = []

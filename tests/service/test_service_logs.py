@@ -126,7 +126,7 @@ def rest_after(door: Door, request: Follow, items: list[Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("tail", [None, 4])
-def test_who_was_cut_off_asks_for_the_rest(door: Door, monkeypatch: pytest.MonkeyPatch, tail: int | None) -> None:
+def test_an_interrupted_client_gets_the_rest(door: Door, monkeypatch: pytest.MonkeyPatch, tail: int | None) -> None:
     monkeypatch.setattr(logs, "LINES", 2)
     job = door.until(door.submit(COUNTS), JobState.SUCCEEDED)
     request = Follow(job=job.id, tail=tail)

@@ -131,7 +131,7 @@ def test_only_its_owner_can_open_it_and_no_other_file_is_replaced(door: Door, tm
 
 @pytest.fixture
 def says(tmp_path: Path) -> Iterator[Callable[[bytes], Path]]:
-    """A socket that gives the same answer to whoever asks."""
+    """A socket that gives the same answer to every request."""
     ears = list[socket.socket]()
 
     def make(answer: bytes) -> Path:
@@ -162,9 +162,7 @@ def test_a_client_takes_no_nonsense_for_a_resident(says: Callable[[bytes], Path]
         ResidentSocket(path, None)
 
 
-def test_says_that_nobody_listens_where_a_person_said_a_resident_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_says_that_no_resident_listens_at_the_named_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setenv("UGRO_HOME", str(tmp_path))
     assert find_resident(None, said.append) is None and said == []  # no resident runs: nothing to tell

@@ -42,7 +42,7 @@ MISSED = Row("speed", "ours / theirs", 1.1, "×", 1.0)
         ([RuntimeError("an ssh of the loop failed")], 1, "broke off"),
     ],
 )
-def test_the_rest_goes_on_and_the_exit_code_tells(
+def test_runs_the_rest_and_reports_by_the_exit_code(
     rows: list[Row | Exception], code: int, said: str, capsys: pytest.CaptureFixture[str], results: Path
 ) -> None:
     other = Row("other", "the part that follows", 1.0)

@@ -1,4 +1,4 @@
-"""The suite leaves the machine and the shell that it is started from, and tells of a bed that is of no use once."""
+"""The suite is independent of its machine and shell, and reports an unusable test bed once."""
 
 from __future__ import annotations
 

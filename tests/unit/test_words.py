@@ -25,7 +25,7 @@ PAGES = [
 ]
 
 STORED = {Wish.ABANDON.value}
-"""Values in records of jobs: they stay readable, so they keep their words."""
+"""Values in records of jobs: they stay readable, so they do not change."""
 
 QUOTES_OTHERS = {"catalogue.py", "codes.py", "conjecture.py", "course.py", "parting.py", "reading.py", "ends.py"}
 """Modules of `ugro/control_plane/diagnosis/` whose texts are patterns of other tools' messages."""

@@ -1,4 +1,4 @@
-"""Who may: the one place that every request and every WebSocket handshake passes, before anything else looks at it.
+"""Checks who may do what: every request and every WebSocket handshake passes here before any other code sees it.
 
 Rules, in this order. The first one that is broken answers.
 
@@ -52,7 +52,7 @@ HEADERS = (
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: what they may do, how they proved it, and from where. `name` tells apart who shares an address."""
+    """A client: its role, how it proved it, and its address. `name` distinguishes clients of one address."""
 
     role: Role
     by_cookie: bool
@@ -142,7 +142,7 @@ class Guard:
         setting: str,
         open_paths: Collection[str] = (),
     ) -> None:
-        """`hosts` are names of this server beside its usual ones; `setting` tells people where they are named.
+        """`hosts` are names of this server beside its usual ones; `setting` says in messages where they are named.
 
         `open_paths` are those of the page's files.
         """

@@ -47,7 +47,7 @@ class Prometheus:
         return await asyncio.to_thread(text, snapshot)
 
     async def _keep(self, beat: int) -> None:
-        """Make it again with each beat, until nobody asks any more or it cannot be made; the next one who asks does."""
+        """Rebuild it with each beat, until requests end or it cannot be made; the next request then makes it."""
         with contextlib.suppress(UgroError):
             while time.monotonic() - self._asked < KEEP_SECONDS:
                 await self._pulse.beats(beat)

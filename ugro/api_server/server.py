@@ -140,7 +140,7 @@ async def listening_on(app: Application, ear: socket.socket, listen: Listen) -> 
         "ws_per_message_deflate": False,  # it costs more than it saves on a local network
         "ws_ping_interval": WS_PING,
         "ws_ping_timeout": WS_PING,
-        "proxy_headers": False,  # nobody is believed who says where a request came from
+        "proxy_headers": False,  # headers do not prove where a request came from
         "server_header": False,
         "limit_concurrency": CONNECTIONS,
     }

@@ -26,7 +26,7 @@ from ugro.service.schemas.web import Role
 
 TOKEN_BYTES = 32
 SHORTEST = 16
-"""Characters of a token that a person may have chosen."""
+"""Fewest characters of a token; the user may have chosen it."""
 
 COOKIE_DAYS = 30
 

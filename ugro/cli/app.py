@@ -38,7 +38,7 @@ class App:
 
     @cached_property
     def backend(self) -> Backend:
-        """Who answers: the resident controller where one runs, unless that is not wanted; else this process."""
+        """What answers requests: the resident controller if one runs and is wanted, else this process."""
         if self._local:
             return self._here
         return find_resident(self.inventory_option, self._note) or self._here

@@ -27,7 +27,7 @@ from ugro.common.errors import (
 )
 
 Entry = tuple[str, str, str]
-"""Where a command is, module and attribute, and the first line of its help."""
+"""A command's module, its attribute there, and the first line of its help."""
 
 COMMANDS: dict[str, Entry] = {
     "launch": (
@@ -211,7 +211,7 @@ Exit codes:
 
 
 def _json_behind_command(args: list[str]) -> list[str]:
-    """The same words with a `--json` that stands before the command where the command looks for it."""
+    """Return the words with a `--json` before the command moved behind it, where the command expects it."""
     at = 0
     while at < len(args) and args[at].startswith("-"):
         at += 2 if args[at] in ("--inventory", "--log-level") else 1
@@ -339,11 +339,11 @@ node = LazyGroup(
 
 
 def main() -> NoReturn:
-    """Run the command line; every error a person can cause ends in one line, a hint and an exit code."""
+    """Run the command line; every error that a user can cause ends in one line, a hint and an exit code."""
     if os.environ.get(COMPLETION, "").endswith("_complete"):
         _complete()
     as_json = "--json" in sys.argv[1 : sys.argv.index("--") if "--" in sys.argv else None]
-    if sys.stdout is None or sys.stderr is None:  # closed by the shell (`>&-`): then we write to nobody
+    if sys.stdout is None or sys.stderr is None:  # closed by the shell (`>&-`)
         nobody = open(os.devnull, "w")  # noqa: SIM115
         sys.stdout, sys.stderr = sys.stdout or nobody, sys.stderr or nobody
     for stream in (sys.stdout, sys.stderr):
@@ -385,7 +385,7 @@ def _complete() -> NoReturn:
 
 
 def report(error: dict[str, Any], as_json: bool, notes: Sequence[str] = ()) -> None:
-    """Tell of an error on stderr: what happened, and what to do next."""
+    """Print an error on stderr: what happened, and what to do next."""
     if as_json:
         click.echo(json.dumps({"error": error}), err=True)
         return

@@ -22,11 +22,11 @@ PIPE_WIDTH = 10_000
 """Characters of a line that is read by a program: nothing is wrapped."""
 
 SHORT_UUID = 12
-"""As much of a GPU's UUID as tells it apart; nvidia-smi and CUDA take it too."""
+"""Characters of a GPU's UUID that are enough to identify it; nvidia-smi and CUDA take it too."""
 
 
 INDENT, READABLE = 4, 40
-"""Cells before a line that goes on, where less than so many would be left beside what stands before the text."""
+"""Indent a continuation line by `INDENT` cells where fewer than `READABLE` would be left beside the prefix."""
 
 RANK_COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_red", "bright_cyan", "bright_green")
 STATE_STYLES = {
@@ -59,7 +59,7 @@ def console(stderr: bool = False) -> Console:
 
 
 def hanging(before: str, text: str, width: int | None) -> list[str]:
-    """A text behind what stands before it, broken between words at `width` cells and indented where it goes on."""
+    """Return the lines of a prefix and a text, wrapped between words at `width` cells, continuation lines indented."""
     if width is None:
         return [before + text]
     begins = cell_len(before)
@@ -120,7 +120,7 @@ def state_text(state: str) -> Text:
 
 
 def table(*columns: str, title: str | None = None) -> Table:
-    """The one look of all tables."""
+    """Return a new table in the style of all tables."""
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", title_style="bold")
     for column in columns:
         made.add_column(column, overflow="fold")
@@ -128,6 +128,6 @@ def table(*columns: str, title: str | None = None) -> Table:
 
 
 def print_problems(problems: Sequence[UgroError | ErrorDocument], err: bool = False) -> None:
-    """One line for each thing that is wrong and stopped nothing, with what to do about it."""
+    """Print one line for each problem that stopped nothing, with what to do about it."""
     for problem in problems:
         print_hanging("", f"{problem.message} ({problem.hint})", err, fg="red")

@@ -1,4 +1,4 @@
-"""Asks a person the questions of a plan."""
+"""Asks the user the questions of a plan."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def answers(
 ) -> dict[str, bool]:
     """Return the answer to each question; those `given` by options are not asked.
 
-    An optional one is answered with no where nobody can be asked.
+    The answer to an optional one is no where asking is not possible.
 
     Raises:
         InputError: stdin is not a terminal, or `ask` forbids it. Declined: the answer to one that the plan needs is no,

@@ -25,7 +25,7 @@ from ugro.common.text import printable, some
 from ugro.service.schemas.naming import ChosenJob, NamedJob, Select
 
 Did = tuple[dict[str, Any], str]
-"""What was done with one: the document for programs, and words for people; none where these were told already."""
+"""The result for one: the document for programs, and words for people; empty where they were printed already."""
 
 
 def several(name: str, complete: Completer = complete_job) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -182,7 +182,7 @@ def choose(
     reference means.
 
     Raises:
-        InputError: there is none, or nobody can be asked. Declined: the answer is no.
+        InputError: there is none, or asking is not possible. Declined: the answer is no.
     """
     if choice.references and choice.every:
         raise _usage("--all and --mine mean every job: leave out the JOBs, or these options")

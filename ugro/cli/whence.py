@@ -1,4 +1,4 @@
-"""Say which inventory a command uses, and where its path came from: told beside errors about nodes."""
+"""Say which inventory a command uses, and where its path came from; errors about nodes add this."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def _sandbox_runs() -> bool:
     folder = folder_of_shell()
     try:
         return folder is not None and Sandbox(folder).status().running
-    except UgroError:  # broken files are told by the sandbox's own commands
+    except UgroError:  # the sandbox's own commands report broken files
         return False

@@ -47,7 +47,7 @@ def _scalar(value: str | int | bool) -> str:
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where a node stands: from its key to the last character of its value, as indices into the text."""
+    """The span of a node: from its key to the last character of its value, as indices into the text."""
 
     name: str
     key_begin: int

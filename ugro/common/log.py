@@ -36,7 +36,7 @@ _SECRETS = (
 
 
 def path_of(home: Path) -> Path:
-    """Where the log of a state directory is."""
+    """Return the path of a state directory's log."""
     return home / "log" / "ugro.log"
 
 
@@ -53,7 +53,7 @@ def start(home: Path, level: str, mask: Callable[[str], str] = str) -> None:
 
 
 def without_secrets(text: str) -> str:
-    """A text without addresses, tokens and the like: channels of alerts have their tokens in their addresses."""
+    """Return a text without addresses, tokens and other secrets: addresses of alert channels contain their tokens."""
     for pattern, shown in _SECRETS:
         text = pattern.sub(shown, text)
     return text

@@ -119,5 +119,5 @@ def rough(seconds: float) -> str:
 
 
 def bytes_in_words(used: int) -> str:
-    """Return a size: bytes below a KiB, else as sizes are told."""
+    """Return a size in words: bytes below a KiB, else as `size` does."""
     return f"{used} B" if used < 1024 else size(used / 2**20)

@@ -1,4 +1,4 @@
-"""Crash boundaries: what goes wrong with one job, node or table is logged and told, and everything else goes on."""
+"""Crash boundaries: an error of one job, node or table is logged and reported, and stops nothing else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _logged: set[tuple[str, str]] = set()
 
 
 def trouble_of(what: str, error: Exception, job: str = "") -> UgroError:
-    """The error to tell people of what went wrong with something. The traceback of a bug is logged the first time."""
+    """Return the error to report for an exception. The traceback of a bug is logged the first time."""
     if isinstance(error, UgroError):
         return error
     name = type(error).__name__
@@ -29,7 +29,7 @@ def trouble_of(what: str, error: Exception, job: str = "") -> UgroError:
             _logged.clear()
         _logged.add(key)
         log.error("%s: %s", what, name, exc_info=error)
-    if isinstance(error, OSError):  # what the disk says, where nobody knew better
+    if isinstance(error, OSError):  # no code below gave a better reason than the disk's
         return StateError(f"{what}: {error}")
     return InternalError(what, name, job)
 

@@ -1,4 +1,4 @@
-"""Reads the text of a file that a person wrote, within bounds."""
+"""Reads the text of a file that the user wrote, up to a size."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What an engine is asked, and what it answers.
+"""The interface of engines.
 
-An engine knows how attempts of jobs are run on some kind of machines. The control plane decides what runs, where and
-when, and records it; it asks an engine to bring that about, and knows none of them by name.
+An engine knows how to run attempts of jobs on one kind of machine. The control plane decides what runs, where and
+when, and records it; it asks an engine to carry that out, and knows none of them by name.
 
 Every engine promises (`tests/unit/engines/test_promises.py` holds it to that):
 
@@ -9,7 +9,7 @@ Every engine promises (`tests/unit/engines/test_promises.py` holds it to that):
 - What was started outlives this process and its connections; a later observation finds it again.
 - A machine that gives no answer proves nothing. It is a `NodeError` in the answer, never an end.
 - `stop` says `proved` only of nodes where no process of the attempt remains.
-- Logs go on from where their copies end.
+- Logs are fetched from where their copies end.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from ugro.common.models.node import NodeView
 from ugro.common.models.run import LogEnd, LogFetch, RunFiles
 
 OnSent = Callable[[str, int, int], None]
-"""Told the node, the bytes that were sent so far, and the bytes to send."""
+"""Called with the node, the bytes that were sent so far, and the bytes to send."""
 
 OnPhase = Callable[[str, str], Awaitable[None]]
-"""Told in words what a job waits for before its start, empty if nothing any more, and what is new of that."""
+"""Called with what a job waits for before its start, in words (empty: nothing any more), and what is new of that."""
 
 
 @dataclass(frozen=True)
 class Cargo:
     """What is brought to the nodes of an attempt: folders of this machine.
 
-    `bring_checkpoint` fetches the checkpoint that the job goes on from and returns its folder. It is called once the
-    nodes have room for the job, and only if one of them lacks the checkpoint. `logs` is where copies of what the setup
-    command prints grow, and `on_phase` is told what is set up where, before that begins.
+    `bring_checkpoint` fetches the checkpoint that the job resumes from and returns its folder. It is called once the
+    nodes have room for the job, and only if one of them lacks the checkpoint. `logs` is the folder for copies of the
+    setup command's output. `on_phase` is called with what is set up where, before that begins.
     """
 
     code: Path
@@ -111,14 +111,14 @@ class Engine(Protocol):
 
     @property
     def pending(self) -> Collection[asyncio.Future[Any]]:
-        """What an observation with `keep` asked that is not answered so far."""
+        """Questions of an observation with `keep` without an answer so far."""
 
     async def prepare(
         self, job: Job, spec: JobSpec, cargo: Cargo | None = None, owners: Mapping[str, str] | None = None
     ) -> Prepared:
-        """See that each node of a job can start its part, bring its cargo there, and set its environment up.
+        """Check that each node of a job can start its ranks, bring its cargo there, and set its environment up.
 
-        No rank is started. A setup command goes on where this is given up; `stop` ends it, too.
+        No rank is started. A setup command keeps running if this call is cancelled; `stop` ends it, too.
 
         Without cargo nothing is written anywhere: a rehearsal. `owners` has the owner lines of nodes as they were just
         seen, which are then not asked for again. A placement that says where the ranks meet keeps that.
@@ -155,8 +155,8 @@ class Engine(Protocol):
     ) -> LogFetch:
         """Append what is new in the logs of a job on a node to their copies in a folder: about `most` bytes at most.
 
-        A copy's size is the offset from which its log goes on; `starts` has the offset at which a copy begins, by its
-        name, where that is not 0. What came `at` the same time (seconds since the epoch) is read back side by side.
+        A copy's size is the offset of the next byte to fetch; `starts` has the offset at which a copy begins, by its
+        name, where that is not 0. Bytes that came `at` the same time (seconds since the epoch) are read back merged.
 
         Raises:
             NodeError: the node cannot be read now; the copies have what came before.
@@ -165,7 +165,7 @@ class Engine(Protocol):
     # --- what follows from the five ----------------------------------------------------------------------------------
 
     async def log_ends(self, job: Job, node: str, lines: int, limit: int) -> Mapping[str, LogEnd]:
-        """Where the last lines of a job's logs on a node begin, by the name of their copies. Nothing is brought.
+        """Return where the last lines of a job's logs on a node begin, by the name of their copies. Fetch nothing.
 
         They are `lines` of them (0: however many), and no more than `limit` bytes.
 
@@ -174,7 +174,7 @@ class Engine(Protocol):
         """
 
     async def leftovers(self, job: Job) -> dict[str, str]:
-        """What a job left running that its ranks do not wait for, in words, by node; or why that is not known."""
+        """Return the processes that a job left and its ranks do not wait for, in words, by node; or why not known."""
 
     async def set_time_limit(self, job: Job, spec: JobSpec, nodes: Sequence[str]) -> dict[str, NodeError | None]:
         """Let what runs on these nodes keep the time limit that the spec has by now. Returns what each node said."""
@@ -183,4 +183,4 @@ class Engine(Protocol):
         """Use an edited inventory from now on. Connections to nodes that it describes as before, or in `kept`, stay."""
 
     async def close(self) -> None:
-        """Give up what is not answered. What was started goes on."""
+        """Give up requests without an answer. What was started keeps running."""

@@ -1,4 +1,4 @@
-"""The one door: everything a person or a program can ask for.
+"""The one door: everything that users and programs can ask for.
 
 A request (`schemas`) names the function that answers it: `Hold(job="job-001")` is answered by `queue.hold`. Functions
 take a `Context` and a request, and return a document, or yield updates. They know neither a terminal nor HTTP. A

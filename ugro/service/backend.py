@@ -42,4 +42,4 @@ class Backend(Protocol):
 
     @property
     def troubles(self) -> list[UgroError]:
-        """What the disk refused and the functions did without."""
+        """Errors of the disk that the functions did without."""

@@ -1,8 +1,8 @@
-"""Views for those who watch: each is made once a tick for all of them, and while nobody watches, not at all.
+"""Live views for subscribers: each is made once a tick for all of them, and not at all without a subscriber.
 
 A state is JSON of two levels, `{collection: {key: item}}`; what is no such collection is a plain value. A delta has
-the values and items that changed, whole, and `null` for an item that is gone. Who reads slowly gets the deltas that it
-missed as one.
+the full new values and items, and `null` for an item that is gone. A slow reader gets the deltas that it missed as
+one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ AT_MOST_EVERY = 0.25
 """Seconds between two states of a topic at least: many changes of one moment are one delta."""
 
 TOPICS_KEPT = 64
-"""Topics that nobody watches and that are kept for who comes back."""
+"""Topics without a subscriber that are kept for one who comes back."""
 
 
 class Pulse(Protocol):

@@ -65,7 +65,7 @@ class Contact:
 
     @property
     def plan(self) -> AddNodePlan:
-        """What was agreed to."""
+        """The plan that was confirmed."""
         return self.request.plan
 
     def began(self, step: str, text: str) -> None:
@@ -107,7 +107,7 @@ class Step:
 
 
 def parts_of(text: InventoryText, seen: Seen) -> Mapping[str, object]:
-    """What a plan rests on: the inventory, and the host keys."""
+    """Return what a plan depends on: the inventory, and the host keys."""
     return {"the inventory": hashlib.sha256(text.data).hexdigest(), **seen.parts}
 
 

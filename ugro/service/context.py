@@ -251,7 +251,7 @@ class Context:
         return self.store.jobs.job(job.id)
 
     async def _tick_aloud(self, job_id: str, until_setup: bool = False) -> None:
-        """Tick about a job, and report while the end of its ranks is waited for. Its setup goes on beside that."""
+        """Tick about a job, and report while it waits for the end of the ranks. The job's setup runs meanwhile."""
         tick = asyncio.ensure_future(self.tick(job_id))
         try:
             while not tick.done():
@@ -275,7 +275,7 @@ class Context:
         self.tell(CodeSent(node=node, done=done, total=total))
 
     def tell_stopping(self, job: Job) -> None:
-        """Report a job whose ranks are being ended; the receiver tells what is new."""
+        """Report a job whose ranks are being ended; the receiver shows what is new."""
         if job.stopping:
             from ugro.control_plane.controller.job_steps import CANCEL_GRACE
 

@@ -67,10 +67,10 @@ def _in_line(path: Path | str) -> str:
 
 
 def own_lines(crontab: str) -> list[str]:
-    """The lines between the markers.
+    """Return the lines between the markers.
 
     Raises:
-        InputError: a marker stands without the other, so that nobody knows which lines are ours.
+        InputError: one marker is missing, so that it is unknown which lines are UGRO's.
     """
     return _parted(crontab)[0]
 
@@ -193,5 +193,5 @@ def crontab_program() -> str:
 
 
 def text_of(data: bytes) -> str:
-    """What a program printed; bytes that are not UTF-8 survive as surrogates."""
+    """Decode a program's output; bytes that are not UTF-8 survive as surrogates."""
     return data.decode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""Why a job failed, or does not go on: its cause in the words of its logs, what that cost, and how to resume."""
+"""Explains why a job failed or makes no progress: its cause by its logs, what that cost, and how to resume."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ async def _document(context: Context, job: Job, record: Job, found: Diagnosis | 
 
 
 def _finding(context: Context, job: Job, which: str) -> Diagnosis | None:
-    """Why it ended badly, or does not go on; None where nothing shows that. `which`: the option for its attempt."""
+    """Return why it failed or makes no progress; None if nothing shows that. `which`: the option for its attempt."""
     failure = job.first_failure
     if job.alert and not job.state.ended:
         advice = Advice(
@@ -125,7 +125,7 @@ def _finding(context: Context, job: Job, which: str) -> Diagnosis | None:
 
 
 def _in_its_words(job: Job, failure: FirstFailure, folder: Path, which: str) -> Diagnosis:
-    """What the log of the rank (or of torchrun on the node) shows; where that is something else, the record's words."""
+    """Return the finding in the log of the rank (or torchrun's, on the node); if its cause is another, the record's."""
     shares = job.placement.shares if job.placement else ()
     node_rank = next((share.node_rank for share in shares if share.node == failure.node), 0)
     log = node_log(folder, node_rank) if failure.rank is None else rank_log(folder, failure.rank)
@@ -153,7 +153,7 @@ def _setup_failed(job: Job, failure: FirstFailure, folder: Path, node_rank: int,
 
 
 def _last_words(job: Job, failure: FirstFailure, log: str, which: str) -> Diagnosis:
-    """Where the log does not say why: how the process ended, the last lines of its log, and where to look."""
+    """Return a finding for a log that does not say why: how the process ended, its last lines, and where to look."""
     said = [line for text in log.splitlines()[-100:] if (line := printable(text).strip())]
     rank = "" if failure.rank is None else f" --rank {failure.rank}"
     read = f"read what came before: ugro logs {job.id}{which}{rank} --tail 200"

@@ -33,7 +33,7 @@ FILE = "ugro.prom"
 """What node_exporter reads in its folder."""
 
 LABEL = 200
-"""Characters of a label that are told."""
+"""Characters of a label's value at most; the rest is cut."""
 
 
 def text(snapshot: Snapshot) -> bytes:

@@ -209,7 +209,7 @@ async def _ras(trial: Trial) -> GpuVerdict:
     report = ""
     if trial.holding and len(trial.gpus) > 1 and not trial.simulated:
         ranks = trial.bench.context.store.jobs.job(trial.holding).ranks
-        # RAS listens in the rank that was first on this machine; where that is the stopped one, nobody answers.
+        # RAS listens in the rank that was first on this machine; if that is the stopped one, there is no answer.
         for pid in [rank.pid for rank in (ranks[-1], ranks[0]) if rank.pid]:
             with _stopped(pid):
                 answer = await stacks.stacks(trial.bench.context, Stacks(job=trial.holding))

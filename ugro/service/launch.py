@@ -73,7 +73,7 @@ async def draft(context: Context, request: DraftLaunch) -> Draft:
 
 
 async def plan_launch(context: Context, request: PlanLaunch) -> LaunchPlan:
-    """Plan a launch: whether the cluster can run the job, and what a person has to agree to.
+    """Plan a launch: whether the cluster can run the job, and what the user has to confirm.
 
     Raises:
         InputError: it names a job or a node that does not exist, or asks for more than the cluster has.

@@ -43,7 +43,7 @@ from ugro.service.schemas.logs import (
 from ugro.service.starting import last_queue
 
 POLL_SECONDS, TICK_SECONDS = 0.5, 2.0
-"""Seconds between two looks at the logs of a followed job, and between two ticks, where no other process ticks."""
+"""Seconds between two reads of a followed job's logs, and between two ticks, where no other process ticks."""
 
 SYNC_WITHIN = 10.0
 """Seconds that a node has for one round of its logs."""

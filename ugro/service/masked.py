@@ -1,7 +1,7 @@
 """Masks secrets in what leaves the service functions: answers, items of streams, errors.
 
-This is the one place for it. Whoever asks, the command line, the socket, HTTP or a live view, asks through
-`local.function_of`, which has this around each function. Nothing is done where no secret is set.
+This is the one place for it. The command line, the socket, HTTP and live views all ask through `local.function_of`,
+which has this around each function. Nothing is done where no secret is set.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Snapshot:
     dcgm_names: bool = False
     serve: Serve | None = None
     swept_at: float | None = None
-    """When a sweep was complete, if one tells."""
+    """When the pass of `ugro sweep` that writes this was complete; None in the resident controller."""
 
 
 def is_told(job: LiveJob, now: float) -> bool:
@@ -111,7 +111,7 @@ def _waits_since(job: Job) -> float:
 
 
 def _training(series: JobSeries) -> TrainingNow | None:
-    """What a job's training said last; None: nothing that is known, or it cannot be read, which `problems` tell."""
+    """Return a training's last values; None: there are none, or they cannot be read, which `problems` report."""
     try:
         index = series.index()
         loss, rate = (_last(series, index, names) for names in (LOSS, LEARNING_RATE))

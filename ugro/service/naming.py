@@ -1,4 +1,4 @@
-"""Finds the jobs that a person means: one by one, by a pattern, by a state, or all that a command accepts."""
+"""Finds the jobs that the user means: one by one, by a pattern, by a state, or all that a command accepts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ASKS = {
     "approve": "Do what is proposed about",
     "deny": "Deny what is proposed about",
 }
-"""Commands that act at once, so that several jobs at a time need consent, with their words in a question."""
+"""Commands that act at once, so that several jobs at a time need consent, with the verb of the question."""
 
 ANSWERS = ("approve", "deny")
 """Commands that are about the jobs with a proposal, in whatever state these are."""

@@ -6,7 +6,7 @@ from ugro.common.models.event import Event, EventKind
 from ugro.control_plane.metadata_store import MetadataStore
 
 QUIET_KINDS = (EventKind.RANKS, EventKind.PLACED)
-"""Events that are told in a job's timeline and are no news of their own."""
+"""Events that appear in a job's timeline only."""
 
 
 def is_news(event: Event) -> bool:

@@ -116,7 +116,7 @@ def _questions(
 
 
 async def _owed(config: NodeConfig) -> tuple[str, ...]:
-    """What stays on a machine that cannot be reached, with the command that removes it."""
+    """Return what stays on an unreachable machine, with the command that removes it."""
     try:
         by_hand = (await find_route(config))[-1].by_hand
     except NodeError:

@@ -20,7 +20,7 @@ from ugro.service.submission import LaunchLine, SpecRead, read_spec
 from ugro.service.words import state_in_words
 
 VARIABLE = "JUPYTER_TOKEN"
-"""Where Jupyter looks for its token."""
+"""The variable from which Jupyter reads its token."""
 
 NOTEBOOKS = "**/*.ipynb"
 """The outputs of such a job."""

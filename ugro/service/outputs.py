@@ -19,7 +19,7 @@ from ugro.service.context import Context
 PIECE = 256 * 1024
 
 WITHIN, POLL_SECONDS = 10.0, 0.2
-"""Seconds to wait for outputs that another process brings, and between two looks at what came of it."""
+"""Seconds to wait for outputs that another process brings, and between two checks of that."""
 
 
 async def await_outputs(context: Context, job: Job) -> None:
@@ -47,7 +47,7 @@ def _is_new(context: Context, job: Job) -> bool:
 
 @dataclass(frozen=True)
 class OpenOutput:
-    """A file of a job's outputs that is open; whoever has it reads it to its end once."""
+    """An open file of a job's outputs; its holder reads it to its end once."""
 
     name: str
     size: int

@@ -15,9 +15,9 @@ from ugro.service.schemas.base import Document
 
 
 class Question(Document):
-    """Something that a person decides before a plan is carried out.
+    """A decision of the user's before a plan is carried out.
 
-    `facts` are lines shown before the question. `refusal` and `hint` are the error where nobody can be asked.
+    `facts` are lines shown before the question. `refusal` and `hint` are the error where asking is not possible.
     `optional`: a no leaves that part out; else it ends the plan, and `untouched` says so.
     """
 

@@ -151,7 +151,7 @@ def _plan(context: Context, proposal: Proposal) -> ApprovePlan:
 
 
 def _parts(context: Context, job_id: str) -> dict[str, Any]:
-    """What an approval rests on."""
+    """Return what an approval depends on."""
     proposal, attempt = context.store.decisions.proposals().get(job_id), context.store.jobs.job(job_id).attempt
     return {f"the proposal about {job_id}": proposal, f"the attempt of {job_id}": attempt}
 

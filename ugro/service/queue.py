@@ -119,7 +119,7 @@ async def _change_waiting(context: Context, reference: str, request: str, edge: 
 
 
 def _why_there(context: Context, job: Job) -> tuple[str, ...]:
-    """What was written down when its latest attempt was placed, and what became of it."""
+    """Return what was recorded when its latest attempt was placed, and the outcome."""
     told: dict[str, None] = {}
     for event in context.store.timeline.of_job(job.id):
         if event.kind in QUEUED:

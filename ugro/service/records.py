@@ -1,4 +1,4 @@
-"""Looks after the records of the state directory."""
+"""Rebuilds the indexes of the state directory's records."""
 
 from __future__ import annotations
 

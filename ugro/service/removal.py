@@ -50,7 +50,7 @@ from ugro.service.words import title
 
 
 async def plan_remove(context: Context, request: PlanRemove) -> RemovePlan:
-    """Plan to remove ended jobs wholly. Of several, one that cannot be removed stops no other.
+    """Plan to remove ended jobs entirely. Of several, one that cannot be removed stops no other.
 
     Raises:
         UgroError: there is one only, and it cannot be removed.
@@ -91,7 +91,7 @@ async def _uses(context: Context, jobs: Sequence[Job]) -> tuple[removal.DiskUse,
 
 
 def _parts(uses: Iterable[removal.DiskUse], with_checkpoints: bool = True) -> dict[str, object]:
-    """What a plan rests on: it is about these runs, and about what they could be resumed from, where that goes."""
+    """Return what a plan depends on: these runs, and their checkpoints if those are removed, too."""
     found = dict[str, object]()
     for use in uses:
         job = use.job

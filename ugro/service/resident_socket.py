@@ -136,7 +136,7 @@ class ResidentSocket:
         return code.document
 
     def close(self, rest: bool = True) -> None:
-        """Let the resident forget what was brought; what was begun goes on there."""
+        """Let the resident forget what was brought; what was begun continues there."""
         if not self._brought:
             return
         connection = _Connection(self._path, HELLO_WITHIN)

@@ -64,7 +64,7 @@ async def code_source(context: Context, request: CodeSource) -> CodeSourceDocume
 
 
 async def plan_resume(context: Context, request: PlanResume) -> ResumePlan:
-    """Plan the next attempt of a job: where it begins, what changes, and what a person has to agree to.
+    """Plan the next attempt of a job: where it begins, what changes, and what the user has to confirm.
 
     Raises:
         InputError: there is no such job, it has not ended, or it cannot be resumed so. StateError: its code cannot be
@@ -143,7 +143,7 @@ class _Survey:
 
     @property
     def rests_on(self) -> Mapping[str, Any]:
-        """What makes the plan another one when it changes."""
+        """The facts that the plan depends on."""
         job, at = self.job, self.checkpoint
         # Without its time, which wanders with what is measured of a node's clock, and its places: a node may be silent.
         checkpoint = [at.label, at.name, at.bytes] if at else None
@@ -157,7 +157,7 @@ class _Survey:
 
     @property
     def questions(self) -> tuple[Question, ...]:
-        """What a person has to agree to, in this order."""
+        """Return what the user has to confirm, in this order."""
         large = question_of_size(self.options.code) if self.options.code else None
         again = _question_of_beginning(self.missing) if self.missing else None
         smaller = _question_of_batch(self.smaller_batch) if self.smaller_batch else None

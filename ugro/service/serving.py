@@ -86,7 +86,7 @@ class Serving:
 
     @property
     def settings(self) -> WebSettings:
-        """What the inventory says of the dashboard, as of the last tick."""
+        """The inventory's settings of the dashboard, as of the last tick."""
         inventory = (self._resident and self._resident.inventory) or self._begins_with
         return inventory.dashboard if inventory else WebSettings()
 
@@ -145,7 +145,7 @@ class Serving:
         return await asyncio.to_thread(read_topic, self._main.store, self._ticked(), True, topic)
 
     def _ticked(self) -> Inventory:
-        """Return the inventory that ticks go by."""
+        """Return the inventory that ticks use."""
         if self._resident is None or self._resident.inventory is None:
             raise StateError("the resident controller is not ready", "ask again in a moment")
         return self._resident.inventory
@@ -209,7 +209,7 @@ class _ContextOfCall(Context):
         return self._reach
 
     async def close(self, rest: bool = True) -> None:
-        """Let go of the controller; what it began goes on by the next tick, which is woken by any change."""
+        """Let go of the controller; the next tick, which any change wakes, continues what it began."""
         await super().close(rest)
         if self._resident and any(isinstance(one, Event) for one in self.store.bus.read(self._began_at).notices):
             self._resident.wake()

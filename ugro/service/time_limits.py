@@ -18,11 +18,11 @@ OBSERVE_AGAIN = 1.0
 
 
 async def extend(context: Context, request: Extend) -> ExtendedDocument:
-    """Extend a time limit. Nodes keep it themselves; the next scheduling pass tells those that are unreachable now.
+    """Extend a time limit. Nodes keep it themselves; the next scheduling pass sends it to those unreachable now.
 
     Raises:
         InputError: there is no such job, it has no limit or is over, or the new limit is not longer. JobFailed: the
-            job reached its limit before its nodes were told.
+            job reached its limit before its nodes got the new one.
     """
     found = await context.settled(context.store.jobs.find(request.job))
     spec = context.store.jobs.spec(found.id)

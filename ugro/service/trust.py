@@ -64,7 +64,7 @@ class Seen:
 
     @property
     def parts(self) -> dict[str, object]:
-        """What a plan rests on."""
+        """The facts that a plan depends on."""
         return {
             f"the host keys of {self.node}": sorted(self.offered),
             f"the keys on record for {self.node}": [str(self.path), self.known_as, sorted(self.on_record)],

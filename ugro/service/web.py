@@ -27,7 +27,7 @@ async def login(context: Context, request: Login) -> LoginLink:
     """Return a link that logs a browser in, once.
 
     Raises:
-        InputError: nobody serves a dashboard here.
+        InputError: no dashboard is served here.
     """
     if context.web is None:
         raise InputError("no dashboard is served here", "start the resident controller: ugro serve")

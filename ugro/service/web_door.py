@@ -25,7 +25,7 @@ class NotServed:
 
 
 class WebDoor:
-    """Where the dashboard is served, and the codes of the links to it that nobody has used so far."""
+    """The address of the dashboard, and the codes of links to it that were not used so far."""
 
     def __init__(self, url: str, host: str, port: int, now: Callable[[], float] = time.monotonic) -> None:
         self.url, self.host, self.port = url, host, port

@@ -103,7 +103,7 @@ def progress_in_brief(progress: ProgressDocument) -> str:
 
 
 def _left(progress: ProgressDocument) -> float | None:
-    """Return in how many seconds a run will be done; None: nobody knows, as where its steps fail to come."""
+    """Return in how many seconds a run will be done; None: unknown, as when its steps stop coming."""
     left = None if progress.eta is None or not progress.left else progress.eta - time.time()
     return left if left and left > 0 else None
 

@@ -1,4 +1,4 @@
-"""What tests and benchmarks stand on: simulated nodes, records that are filled in, and `ugro` as a person types it.
+"""Helpers of tests and benchmarks: simulated nodes, filled-in records, and `ugro` as it is typed.
 
 Nothing of ugro imports it.
 """

@@ -46,11 +46,11 @@ def gpu(index: int = 0, **fields: Any) -> Gpu:
 
 
 def node_view(node: str, *gpus: Gpu, **fields: Any) -> NodeView:
-    """What a node with these GPUs and two processors said of itself."""
+    """Return the view of a node with these GPUs and two processors."""
     basis = {"node": node, "seen_at": 1.0, "boot_id": "b", "clock_offset": 0.0, "cpu_count": 2, "gpus": gpus}
     return NodeView.model_validate(basis | fields)
 
 
 def this_machine(**keys: Any) -> NodeConfig:
-    """The machine that runs the test, as a node called here."""
+    """Return the machine that runs the test, as a node called here."""
     return NodeConfig.model_validate({"name": "here", "address": "127.0.0.1", "local": True} | keys)

@@ -58,11 +58,11 @@ STARTED = "import os; open(os.environ['HOME'] + '/started', 'a').write(os.enviro
 STAY = STARTED + "import time; time.sleep(600)\n"
 
 WAITS = "import os, time\nwhile not os.path.exists(os.environ['HOME'] + '/go'): time.sleep(0.02)\n"
-"""What comes after it happens once `go` is in the home: a tick that goes on until nothing moves would see an end."""
+"""The lines after it run once `go` is in the home: a tick that repeats until nothing changes would see an end."""
 
 
 def controller_over(store: MetadataStore, inventory: Inventory, pool: Pool) -> Controller:
-    """A controller that runs jobs by SSH, or by what stands for it in this pool."""
+    """Return a controller that runs jobs over the transports of this pool."""
     return Controller(store, SshEngine(inventory, pool, store.clock, store.config.master), pool)
 
 
@@ -94,7 +94,7 @@ class Bed:
         return Pool(self.inventory, lambda config: self.nodes[config.name])
 
     async def tick(self) -> list[UgroError]:
-        """One tick of a controller that has just been started. Returns what it went on without."""
+        """Run one tick of a controller that has just been started. Return the errors that it recorded."""
         store = MetadataStore(self.store.home, self.store.clock)
         controller = controller_over(store, self.inventory, self.pool)
         try:
@@ -126,7 +126,7 @@ class Bed:
         return tuple(reason_in_words(reason, queue.now) for reason in why(queue, job.id))
 
     def kinds(self, job: Job) -> list[str]:
-        """What happened to the job, but for its ranks."""
+        """Return the kinds of the job's events, without those of its ranks."""
         return [event.kind for event in self.store.timeline.of_job(job.id) if event.kind != "ranks"]
 
 
@@ -143,7 +143,7 @@ esac
 
 
 class Master:
-    """A state directory, one local node, and a project with a script, as a person finds them."""
+    """A state directory, one local node, and a project with a script, as on a user's machine."""
 
     def __init__(self, root: Path, ugro: Ugro) -> None:
         self.root, self._ugro, self._path = root, ugro, os.environ["PATH"]
@@ -152,7 +152,7 @@ class Master:
         (root / "t.py").write_text("print('fine')\n")
 
     def describe(self, node: str = "here", keys: str = "", others: str = "") -> None:
-        """Write the inventory: the node by that name, with these keys besides, and more lines for others."""
+        """Write the inventory: the node of that name, with these keys added, and more lines for others."""
         known = f"address: 127.0.0.1, local: true, base_dir: {self.root}/node"
         text = f"nodes:\n  {node}: {{{known}{keys and ', '}{keys}}}\n{others}"
         (self.root / "inventory.yaml").write_text(text)

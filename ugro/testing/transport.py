@@ -1,4 +1,4 @@
-"""Nodes that are this machine, or pretend to be one, and do what tests are about: fall silent, count, lie."""
+"""Nodes that are this machine, or simulate one, and do what tests are about: become unreachable, count, lie."""
 
 from __future__ import annotations
 

@@ -223,7 +223,7 @@ async def test_reads_no_body_without_an_end(headers: dict[str, str], status: int
     assert is_let_in(inner) == (2 if status == 200 else 0)
 
 
-async def test_tells_the_application_who_asks() -> None:
+async def test_passes_the_caller_to_the_application() -> None:
     guard, inner = guarded()
     await ask(guard, "GET", "/api/v1/status", TOKEN)
     await ask(guard, "POST", "/api/v1/jobs", BROWSER)

@@ -130,7 +130,7 @@ async def test_says_what_is_wrong_in_json(served: Served) -> None:
     assert code(await served.post("/nodes/here/drain", {"reason": "x"}, content_type="text/plain"))[0] == 422
 
 
-async def test_a_bug_is_told_without_its_traceback(served: Served, monkeypatch: Any) -> None:
+async def test_reports_a_bug_without_its_traceback(served: Served, monkeypatch: Any) -> None:
     monkeypatch.setattr("ugro.service.queries.status", lambda *_: 1 / 0)
     answer = await served.get("/status")
     assert code(answer) == (500, "internal") and "Zero" in answer.json["error"]["message"]
@@ -158,7 +158,7 @@ async def test_changes_what_waits_and_notes_who_did_it(served: Served) -> None:
     assert not (await served.post("/nodes/here/undrain")).json["drained"]
 
 
-async def test_what_was_seen_is_checked(served: Served) -> None:
+async def test_refuses_acts_on_an_earlier_attempt(served: Served) -> None:
     job = served.submit(STAYS, hold=True)
     for act in ("cancel", "hold", "release", "resume", "checkpoint"):
         answer = await served.post(f"/jobs/{job.id}/{act}", {"attempt": 2})

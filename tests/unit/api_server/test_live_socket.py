@@ -66,7 +66,7 @@ async def test_greets_then_sends_a_snapshot_and_what_changes(served: Served, lis
             pass
 
 
-async def test_goes_on_where_a_client_was(served: Served, listening: Listen) -> None:
+async def test_resumes_where_a_client_was(served: Served, listening: Listen) -> None:
     async with opened(served, listening) as client:
         await subscribe(client, "cluster")
         known = (await heard(client, "snapshot"))["seq"]
@@ -79,7 +79,7 @@ async def test_goes_on_where_a_client_was(served: Served, listening: Listen) -> 
         assert (await heard(client, "snapshot", "delta"))["type"] == "snapshot"
 
 
-async def test_nobody_watches_nothing_is_read(
+async def test_reads_nothing_without_a_subscriber(
     served: Served, listening: Listen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = 0
@@ -131,7 +131,7 @@ async def test_says_what_is_wrong_with_a_topic(served: Served, listening: Listen
 
 
 @pytest.mark.parametrize(("sent", "code"), [("x" * 70_000, 1009), (b"bytes", 1003)])
-async def test_ends_with_who_sends_too_much_or_bytes(
+async def test_ends_a_socket_that_sends_too_much_or_bytes(
     served: Served, listening: Listen, sent: str | bytes, code: int
 ) -> None:
     async with opened(served, listening) as client:
@@ -142,7 +142,7 @@ async def test_ends_with_who_sends_too_much_or_bytes(
         assert client.close_code == code
 
 
-async def test_ends_with_who_asks_too_often(served: Served, listening: Listen) -> None:
+async def test_ends_a_socket_that_asks_too_often(served: Served, listening: Listen) -> None:
     async with opened(served, listening) as client:
         with pytest.raises(ConnectionClosed):
             for _ in range(live.MESSAGES_A_SECOND * 3):
@@ -186,7 +186,9 @@ async def test_beats_where_nothing_changes(served: Served, listening: Listen, mo
         await heard(client, "beat")
 
 
-async def test_drops_who_does_not_read(served: Served, listening: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_drops_a_client_that_does_not_read(
+    served: Served, listening: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(live, "DRAIN_WITHIN", 0.3)
     monkeypatch.setattr("ugro.api_server.server.LINGER", 0.1)
     large = {"problems": {"x" * 100_000: 1}}

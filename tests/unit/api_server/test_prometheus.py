@@ -39,7 +39,7 @@ async def ticks(served: Served, number: int = 1) -> None:
             await served.store.bus.beats(served.store.bus.beat)
 
 
-async def test_tells_who_may_look(served: Served) -> None:
+async def test_exposes_metrics_to_those_with_a_token(served: Served) -> None:
     await ticks(served)
     for role in ("token", "token.view"):
         answer = await scrape(served, role)
@@ -52,7 +52,7 @@ async def test_tells_who_may_look(served: Served) -> None:
     assert (await ask(served.app, "POST", "/metrics", served.bearer)).status == 405
 
 
-async def test_tells_of_a_job_and_how_it_ended(served: Served) -> None:
+async def test_exposes_a_job_and_how_it_ended(served: Served) -> None:
     job = served.submit("raise SystemExit(3)\n", name="first")
     await served.until(job.id, JobState.FAILED)
     await ticks(served)
@@ -63,7 +63,7 @@ async def test_tells_of_a_job_and_how_it_ended(served: Served) -> None:
     assert found["ugro_job_info", info] == 1
 
 
-async def test_is_made_once_a_tick_and_only_while_somebody_asks(
+async def test_is_made_once_a_tick_and_only_while_requests_come(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = 0
@@ -90,7 +90,9 @@ async def test_is_made_once_a_tick_and_only_while_somebody_asks(
     assert made == before
 
 
-async def test_what_cannot_be_read_is_said_and_read_again(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reports_an_unreadable_snapshot_and_reads_it_again(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await ticks(served)
     assert (await scrape(served)).status == 200
 
@@ -140,7 +142,7 @@ async def prometheus_of(folder: Path, target: str, token: str) -> AsyncIterator[
 
 
 def answers(port: int) -> bool:
-    """Whether somebody listens there."""
+    """Whether a program listens there."""
     with socket.socket() as door:
         return door.connect_ex(("127.0.0.1", port)) == 0
 

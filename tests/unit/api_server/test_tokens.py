@@ -1,4 +1,4 @@
-"""Tokens, cookies and how often somebody may be wrong."""
+"""Tokens, cookies and how many wrong tokens a client may send."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ def test_attempts_in_order(master: Master) -> None:
     ]  # fmt: skip
 
 
-def test_why_there_are_no_logs_is_told(master: Master) -> None:
+def test_says_why_there_are_no_logs(master: Master) -> None:
     job = twice_failed(master).jobs.job("job-001")
     never = job.model_copy(update={"placement": None})
     assert missing_logs(never, [], []) == "attempt 2 of job-001 never ran, so it printed nothing"

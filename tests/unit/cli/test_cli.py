@@ -260,7 +260,7 @@ def test_errors_about_nodes_say_which_inventory_counts_and_why(ugro: Ugro, home:
     assert lost.returncode == 2 and "inventory: /nowhere.yaml (from $UGRO_INVENTORY)" in lost.stderr
 
 
-def test_a_shell_that_points_to_a_sandbox_that_is_stopped_is_told_how_to_leave_it(ugro: Ugro, home: Path) -> None:
+def test_shows_how_to_leave_a_stopped_sandbox_that_the_shell_points_to(ugro: Ugro, home: Path) -> None:
     box = home / "box"
     box.mkdir()
     (box / "inventory.yaml").write_text("nodes:\n  away: {address: 127.0.0.1, port: 1}\n")
@@ -357,7 +357,7 @@ def test_a_terminal_that_knows_only_ascii_gets_question_marks(ugro: Ugro, home: 
     assert done.returncode == 0 and "drained: ?" in done.stdout, done.stderr
 
 
-def test_what_gc_suggests_does_what_it_showed(ugro: Ugro, home: Path) -> None:
+def test_the_command_that_gc_suggests_removes_what_it_showed(ugro: Ugro, home: Path) -> None:
     store = MetadataStore(home / "state")
     job = store.jobs.submit(store.jobs.reserve(), JobSpec(script="t.py"), builders.CODE, 1.0)
     store.jobs.save(job.model_copy(update={"state": JobState.CANCELLED, "ended_at": 5.0}), "cancelled", "")

@@ -110,7 +110,7 @@ def test_files_and_nodes_are_completed(project: Path, line: str, offered: list[s
 @pytest.mark.parametrize(
     "line", ["ugro foo x", "ugro logs ", "ugro drain ", "ugro launch --nodes ", "ugro --inventory"]
 )
-def test_what_is_broken_offers_nothing_and_says_nothing(project: Path, line: str) -> None:
+def test_completes_nothing_and_prints_nothing_if_files_are_broken(project: Path, line: str) -> None:
     (project / "inventory.yaml").write_text("nodes: [")
     assert completed(line, UGRO_HOME="/dev/null/x") in ([], ["--inventory"])
 

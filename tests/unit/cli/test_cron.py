@@ -108,7 +108,7 @@ def test_installing_again_replaces(ugro: Ugro, cron_folder: Path, home: Path) ->
 
 @pytest.mark.parametrize("torn", [f"a\n{BEGIN}\nb\n", f"a\n{END}\nb\n", f"{BEGIN}\n{BEGIN}\n{END}\n", BEGIN])
 @pytest.mark.parametrize("what", ["install", "remove", "show"])
-def test_a_torn_block_is_refused(ugro: Ugro, cron_folder: Path, home: Path, torn: str, what: str) -> None:
+def test_refuses_a_damaged_block(ugro: Ugro, cron_folder: Path, home: Path, torn: str, what: str) -> None:
     (cron_folder / "table").write_text(torn)
     error = refused(ugro(what))
     assert "without its" in error.message and "crontab -e" in error.hint
@@ -140,7 +140,7 @@ def test_show(ugro: Ugro, cron_folder: Path, home: Path) -> None:
     assert json.loads(ugro("show", "--json").stdout)["lines"] == [expected(home, 5)]
 
 
-def test_what_was_done_as_json(ugro: Ugro, cron_folder: Path, home: Path) -> None:
+def test_prints_its_changes_as_json(ugro: Ugro, cron_folder: Path, home: Path) -> None:
     for changed in (True, False):
         document = {"schema_version": 1, "changed": changed, "lines": [expected(home)]}
         assert json.loads(ugro("install", "--json").stdout) == document
@@ -199,7 +199,7 @@ def test_the_line_does_what_it_says(home: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\\b", "a\rb", "a\udcff", "x" * 600])
-def test_what_cron_cannot_hold_is_refused(name: str) -> None:
+def test_refuses_paths_that_cron_cannot_hold(name: str) -> None:
     with pytest.raises(InputError):
         sweep_line(1, "/usr/bin/python3", Path("/") / name, Path("/") / name)
 

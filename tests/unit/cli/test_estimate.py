@@ -103,7 +103,7 @@ def test_options_win_over_the_script_s_arguments() -> None:
     )
 
 
-def test_what_a_person_says_it_takes() -> None:
+def test_estimates_by_the_vram_that_is_given() -> None:
     found = document("train.py", "--vram", "10G")
     assert found["estimate"]["mib"] == 10240 and found["estimate"]["source"] == "vram"
     assert [(gpu["fit"], gpu["batch"]) for gpu in found["gpus"]][:2] == [("does_not", None), ("fits", None)]

@@ -1,4 +1,4 @@
-"""Tables for terminals: a line a row, whatever the width, and no name broken; nothing is cut where nobody looks."""
+"""Tables for terminals: a line a row, whatever the width, and no name broken; nothing is cut without a terminal."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_gpu_is_one_line_in_any_terminal(width: int) -> None:
     assert width < 100 or "RTX 4070 Ti" in lines[0]
 
 
-def test_nothing_is_cut_where_nobody_looks() -> None:
+def test_cuts_nothing_without_a_terminal() -> None:
     lines = shown(jobs_grid(listed(*JOBS)), None)
     assert OOM in lines[1] and "/very/long/path" * 9 in lines[1] and ", ".join(NODES) in lines[1]
     assert "x" * 63 in shown(cluster(), None)[-1]
@@ -156,7 +156,7 @@ def test_the_history_of_a_gpu_is_one_line(width: int) -> None:
     )
 
 
-def test_who_had_a_gpu_is_told_before_the_sparkline_of_its_memory() -> None:
+def test_shows_who_had_a_gpu_rather_than_the_sparkline_of_its_memory() -> None:
     looks = tuple(
         GpuSampleDocument(
             at=at * 60.0, utilization_percent=100, memory_used_mib=418, memory_total_mib=8192,

@@ -87,7 +87,7 @@ def test_takes_a_number_and_the_last_job_and_says_which_it_is(master: Master) ->
     assert "one job is expected here" in master.ugro("logs", "*", code=2).stderr
 
 
-def test_waits_no_longer_than_it_is_told(master: Master) -> None:
+def test_waits_no_longer_than_its_timeout(master: Master) -> None:
     held(master, "one")
     late = master.ugro("wait", "one", "--timeout", "0.2", code=6).stderr
     assert "job-001 (one) is held: it has not ended within" in late and "ugro wait job-001" in late
@@ -171,7 +171,7 @@ def test_runs_a_job_again_and_edits_one_that_waits(master: Master) -> None:
 
 
 def on_terminal(master: Master, answers: dict[str, str], *words: str, **env: str) -> tuple[int, str]:
-    """Run `ugro` on a terminal, and type each answer once its question is there; return its exit code and its words."""
+    """Run `ugro` on a terminal, and type each answer once its question is there; return its exit code and output."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(master.root)

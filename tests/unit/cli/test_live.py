@@ -135,7 +135,7 @@ def test_stopping_is_drawn_with_its_own_time_and_elsewhere_said_once(
     assert capsys.readouterr().err == "job-001 is stopping: cancel was requested; SIGTERM, after 10 s SIGKILL\n"
 
 
-async def test_who_waits_for_a_tick_hears_that_it_ends_the_job(
+async def test_reports_that_the_awaited_tick_ends_the_job(
     master: Master, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A launch whose ranks fail at once, say, or a resume of a job that hangs."""
@@ -159,7 +159,7 @@ async def test_who_waits_for_a_tick_hears_that_it_ends_the_job(
     assert said.startswith("job-001 is stopping: cancel was requested")
 
 
-def test_what_a_rank_has_begun_to_say_is_shown_without_following_too(master: Master) -> None:
+def test_shows_an_unfinished_line_without_following_too(master: Master) -> None:
     master.ugro("launch", "t.py", "--hold")
     store = MetadataStore(master.home)
     placed(store, store.jobs.job("job-001"), "")
@@ -193,7 +193,7 @@ def test_a_bar_in_a_pipe_moves_on(master: Master) -> None:
         rank.kill()
 
 
-def test_says_unreachable_of_a_node_whose_event_is_called_silent() -> None:
+def test_shows_the_event_silent_as_unreachable() -> None:
     event = EventDocument(at=1.0, job="", node="gpu1", kind="silent", message="no route to host")
     assert news_line(event) == "gpu1 unreachable: no route to host"
     assert news_line(event.model_copy(update={"kind": "gpu_gone"})) == "gpu1 gpu_gone: no route to host"

@@ -29,7 +29,7 @@ def test_a_falling_curve() -> None:
     assert drawn[3].split() == ["0", "10"] and len(drawn) == 4
 
 
-def test_what_is_no_number_is_a_gap() -> None:
+def test_draws_a_gap_for_values_that_are_no_numbers() -> None:
     points = [(0.0, 1.0), (1.0, 1.0), (2.0, None), (3.0, nan), (4.0, 1.0), (5.0, 1.0)]
     drawn = "".join(line.partition("┤")[2] for line in plot(points, 40, rows=2)[:2]).strip()
     assert "   " in drawn, "nothing joins the two runs"

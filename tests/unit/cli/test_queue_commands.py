@@ -1,4 +1,4 @@
-"""The commands about waiting jobs, as a person types them, on a cluster of this machine alone."""
+"""The commands about waiting jobs, as they are typed, on a cluster of this machine alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ugro.testing import builders
 from ugro.testing.cluster import Master
 
 
-def test_a_held_job_is_told_released_and_reprioritized(master: Master) -> None:
+def test_shows_releases_and_reprioritizes_a_held_job(master: Master) -> None:
     said = master.ugro("launch", "t.py", "--hold", "--name", "later", "--priority", "3", "--not-before", "+2h").stdout
     assert said.startswith("Job held (ID: job-001): ") and "ugro release job-001" in said
     assert master.json("status", "later")["priority"] == 3
@@ -39,7 +39,7 @@ def test_a_held_job_is_told_released_and_reprioritized(master: Master) -> None:
     assert kinds == ["submitted", "released", "priority", "held", "cancel", "cancelled"]
 
 
-def test_what_cannot_be_meant_is_refused(master: Master) -> None:
+def test_refuses_options_without_a_meaning(master: Master) -> None:
     for words, said in (
         (("--time", "0"), "--time: found '0': a duration longer than nothing"),
         (("--time", "soon"), "2h"),
@@ -64,7 +64,7 @@ def test_a_drained_node_is_shown_and_keeps_jobs_waiting(master: Master) -> None:
     assert "gets jobs again" in master.ugro("undrain", "here").stdout
 
 
-def test_when_a_job_for_later_starts_is_told(master: Master) -> None:
+def test_says_when_a_job_for_later_starts(master: Master) -> None:
     said = master.ugro("launch", "t.py", "--not-before", "+2h").stdout
     assert "Job queued (ID: job-001). Starting in ~2 hours: starts ~" in said and ", as asked for" in said
     expected = master.json("why", "job-001")
@@ -73,7 +73,7 @@ def test_when_a_job_for_later_starts_is_told(master: Master) -> None:
     assert ", as asked for" in master.json("status", "job-001")["reason"]
 
 
-def test_a_job_that_will_never_start_is_told_and_left_to_the_person(master: Master) -> None:
+def test_reports_an_unschedulable_job_and_leaves_it_to_the_user(master: Master) -> None:
     master.ugro("launch", "t.py", "--hold", "--name", "first")
     master.ugro("cancel", "first")
     never = "is unschedulable: waits for job-001 to succeed, but it was cancelled; to start it: "
@@ -95,7 +95,7 @@ def test_a_job_that_will_never_start_is_told_and_left_to_the_person(master: Mast
     )
 
 
-def test_a_job_that_needs_a_node_which_does_not_answer_is_queued_and_told_so(master: Master) -> None:
+def test_queues_a_job_for_an_unreachable_node_and_says_why(master: Master) -> None:
     gone = "  gone: {address: 127.0.0.1, port: 9}\n"
     master.describe(others=gone)
     why = r"gone is unreachable \(since [0-9:]{5}; 127\.0\.0\.1:9 refuses connections\)"
@@ -134,7 +134,7 @@ def test_status_shows_what_matters_and_the_rest_when_asked(master: Master) -> No
     assert master.json("state", "rebuild") == {"live": 1, "ended": 11, "unreadable": [], "mended": []}
 
 
-def test_memory_that_will_not_do_is_told_and_asked_about(master: Master) -> None:
+def test_asks_before_a_job_that_needs_too_much_memory(master: Master) -> None:
     with master.gpu():
         refused = master.ugro("launch", "t.py", "--hold", "--", "--model", "llama-7b", code=2)
         assert "does not train in" in refused.stderr and "--yes" in refused.stderr and "QLoRA" in refused.stderr
@@ -194,7 +194,7 @@ def test_a_job_that_waits_for_an_unreadable_one_waits_on(master: Master) -> None
     assert not set(waits) & set(master.json("why", "job-002")["reasons"])
 
 
-def test_an_unreadable_record_of_a_live_job_lets_nothing_start_and_looking_goes_on(master: Master) -> None:
+def test_starts_nothing_while_a_live_record_is_unreadable_but_shows_the_rest(master: Master) -> None:
     for _ in range(2):
         master.ugro("launch", "t.py", "--not-before", "+2h")
     record = master.home / "jobs/job-001/job.json"
@@ -213,7 +213,7 @@ def test_an_unreadable_record_of_a_live_job_lets_nothing_start_and_looking_goes_
     assert master.json("status", "job-002")["priority"] == 3
 
 
-def test_what_killed_commands_left_goes_with_the_garbage(master: Master) -> None:
+def test_gc_keeps_a_fresh_temporary_file(master: Master) -> None:
     master.ugro("launch", "t.py", "--hold")
     fresh = master.home / "jobs/job-001/.tmp-job.json-x"
     fresh.touch()
@@ -252,7 +252,7 @@ def test_memory_that_was_asked_for_is_shown(master: Master) -> None:
         assert "6.0 GiB of each GPU" in master.ugro("status", "job-001").stdout
 
 
-def test_a_second_job_of_one_name_is_told_of_the_first(master: Master) -> None:
+def test_notes_that_a_job_of_the_same_name_exists(master: Master) -> None:
     first = master.ugro("launch", "t.py", "--hold", "--name", "twin")
     assert "note:" not in first.stderr
     second = master.ugro("launch", "t.py", "--hold", "--name", "twin")
@@ -278,7 +278,7 @@ def test_jobs_named_in_a_job_file_are_found_as_on_the_command_line(master: Maste
     assert "there is no job 'nosuch'" in master.ugro("launch", "job.yaml", code=2).stderr
 
 
-def test_states_are_told_in_words(master: Master) -> None:
+def test_shows_states_in_words(master: Master) -> None:
     master.ugro("launch", "t.py", "--hold", "--name", "waits")
     assert "job-001 (waits) is held" in master.ugro("why", "waits").stdout
     master.ugro("cancel", "waits")
@@ -286,7 +286,7 @@ def test_states_are_told_in_words(master: Master) -> None:
     assert "job-001 (waits) was cancelled; only a job that waits" in master.ugro("hold", "waits", code=2).stderr
 
 
-def test_events_of_a_node_nobody_knows_are_refused(master: Master) -> None:
+def test_refuses_events_of_an_unknown_node(master: Master) -> None:
     assert "the nodes known are: here" in master.ugro("events", "--node", "nosuch", code=2).stderr
     master.ugro("drain", "here", "--reason", "fan")
     inventory = master.root / "inventory.yaml"
@@ -310,7 +310,7 @@ def test_a_node_that_left_the_inventory_is_shown_as_departed(master: Master) -> 
     assert "departed" in gone and "drained" not in gone and "departed" not in here
 
 
-def test_a_measurement_that_failed_is_told_and_not_taken_for_no_gpu(master: Master) -> None:
+def test_reports_a_failed_measurement_and_not_a_missing_gpu(master: Master) -> None:
     assert "no idle GPU" in master.ugro("measure").stdout
     with master.gpu():
         master.describe(keys="python: /bin/false")
@@ -323,7 +323,7 @@ def test_simulated_gpus_are_not_measured(master: Master) -> None:
     assert "the sandbox's GPUs are simulated" in done.stderr
 
 
-def test_a_second_resident_is_told_of_the_first_and_how_to_end_it(master: Master) -> None:
+def test_a_second_resident_names_the_first_and_how_to_end_it(master: Master) -> None:
     with master.resident() as first:
         said = master.ugro("serve", code=4).stderr
         assert "`ugro serve` runs already" in said and f"(pid {first.pid})" in said and f"`kill {first.pid}`" in said
@@ -343,7 +343,7 @@ def test_a_resident_tells_every_tick_that_changed_something_as_one_document(mast
             kinds += [event["kind"] for event in document["changes"]]
 
 
-def test_a_mistake_in_the_inventory_is_told_whole_and_once(master: Master) -> None:
+def test_reports_a_mistake_in_the_inventory_in_full_and_once(master: Master) -> None:
     with master.resident("--every", "0.2") as serving:
         assert serving.stdout
         assert "watching here" in serving.stdout.readline()
@@ -385,13 +385,13 @@ def test_tells_that_no_scheduler_is_running_where_a_start_is_promised(master: Ma
         assert [master.json(*words)["attended"] for words in (("why", "job-001"), ("status",))] == [True, True]
 
 
-def test_of_held_and_ended_jobs_nobody_promises_a_start(master: Master) -> None:
+def test_promises_no_start_of_held_and_ended_jobs(master: Master) -> None:
     master.ugro("launch", "t.py", "--hold")
     for words in ("why", "job-001"), ("status",), ("status", "job-001"):
         assert "no scheduler" not in master.ugro(*words).stdout
 
 
-def test_a_cancel_that_is_under_way_is_told_and_an_asked_for_end_has_a_reason(master: Master) -> None:
+def test_shows_a_cancel_under_way_and_a_reason_for_a_requested_end(master: Master) -> None:
     master.ugro("launch", "t.py", "--not-before", "+2h")
     store = MetadataStore(master.home)
     builders.cancel(store, "job-001")
@@ -436,7 +436,7 @@ def test_a_job_that_the_look_shows_as_ended_holds_nothing(home: Path, monkeypatc
     assert third == ("queued", "here is held by job-002"), "what it waited for has failed"
 
 
-def test_a_reason_over_several_lines_is_told_in_one(master: Master) -> None:
+def test_shows_a_reason_of_several_lines_in_one(master: Master) -> None:
     assert master.json("drain", "here", "--reason", "new fan\nand dust")["reason"] == "new fan and dust"
     master.ugro("launch", "t.py", "--hold")
     assert master.json("hold", "job-001", "--reason", "a\nb")["reason"] == "held: a b"

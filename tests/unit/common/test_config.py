@@ -1,4 +1,4 @@
-"""The inventory and the job spec: what is accepted, and how a mistake is told."""
+"""The inventory and the job spec: what is accepted, and how mistakes are reported."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_mistake_names_file_line_field_and_what_is_expected(tmp_path: Path, te
     assert caught.value.exit_code == 2
 
 
-def test_unreadable_files_are_told(tmp_path: Path) -> None:
+def test_reports_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(InventoryError, match=r"there is no inventory at /[^ ]*/none\.yaml$"):
         load_inventory(tmp_path / "none.yaml")
     with pytest.raises(InventoryError, match="cannot be read"):
@@ -228,7 +228,7 @@ def test_arguments_are_kept_literally() -> None:
         ({"args": ("fine", "a\0b")}, "^argument 2 of the script: .*NUL"),
     ],
 )
-def test_what_a_queue_cannot_keep_is_refused(fields: dict[str, object], said: str) -> None:
+def test_refuses_fields_that_a_queue_cannot_keep(fields: dict[str, object], said: str) -> None:
     with pytest.raises(JobSpecError, match=said):
         job_spec(script="t.py", **fields)
 
@@ -245,7 +245,7 @@ def test_the_warning_comes_a_tenth_before_the_limit_and_at_most_five_minutes() -
     assert job_spec(script="t.py", time_limit="2h", time_warning="15m").warning_seconds == 900
 
 
-def test_a_file_that_no_person_wrote_is_refused_before_it_is_read(tmp_path: Path) -> None:
+def test_refuses_a_file_that_is_too_large_before_it_is_read(tmp_path: Path) -> None:
     (path := tmp_path / "job.yaml").write_bytes(b"script: t.py\nargs:\n" + b"- x\n" * 400_000)
     with pytest.raises(JobSpecError, match="larger than 1024 KiB"):
         load_job_spec(path)

@@ -54,7 +54,7 @@ def test_is_its_owners_alone_and_begins_with_the_first_record(tmp_path: Path) ->
     assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
-def test_is_bounded_whoever_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stays_bounded_with_several_writers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "FILE_LIMIT", 4000)
     monkeypatch.setattr(log, "RECORD_LIMIT", 1000)
     path = path_of(tmp_path)

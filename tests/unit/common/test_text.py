@@ -48,5 +48,5 @@ def test_sizes_and_durations() -> None:
     assert [duration(n) for n in (-1, 8.9, 200, 7500, 360000)] == ["0s", "8s", "3m 20s", "2h 05m", "4d 4h"]
 
 
-def test_what_was_pasted_over_lines_is_one_line() -> None:
+def test_joins_pasted_lines() -> None:
     assert one_line(" new fan\n\twaits for\r\na part\x1b[1m ") == "new fan waits for a part"

@@ -36,13 +36,13 @@ def test_durations_as_in_slurm(text: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     "text", ["1:60", "1:2:60", "1:60:00", "1-", "-1", "1-2:3:4:5", "1:2:3:4", "2026-11-24", "1h:30"]
 )
-def test_what_is_no_duration_of_slurms_is_refused(text: str) -> None:
+def test_refuses_invalid_slurm_durations(text: str) -> None:
     with pytest.raises(ValueError, match="1h30m or 1:30:00 is expected"):
         parse_duration(text)
 
 
 @pytest.mark.parametrize("text", ["45s", "10m", "1h30m", "1d12h", "1h30m5s", "0.5s"])
-def test_a_duration_is_told_as_it_may_be_typed(text: str) -> None:
+def test_shows_a_duration_as_it_may_be_typed(text: str) -> None:
     assert exactly(parse_duration(text)) == text
 
 
@@ -64,7 +64,7 @@ def test_moments_lie_ahead_and_past_ones_behind() -> None:
 
 
 @pytest.mark.parametrize("text", ["99999999999h", "9" * 400 + "s", "9" * 400])
-def test_what_is_too_long_is_told_so(text: str) -> None:
+def test_reports_durations_that_are_too_long(text: str) -> None:
     with pytest.raises(ValueError, match="at most 10000d"):
         parse_duration(text)
     for parse, word in ((parse_past, text), (parse_moment, f"+{text}")):
@@ -73,19 +73,19 @@ def test_what_is_too_long_is_told_so(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["600T", "9" * 400 + "G"])
-def test_what_is_too_large_is_told_so(text: str) -> None:
+def test_reports_sizes_that_are_too_large(text: str) -> None:
     with pytest.raises(ValueError, match="at most 512T"):
         parse_mib(text)
 
 
 @pytest.mark.parametrize("text", ["99999-01-01", "99999-01-01T10:00", "2100-01-02", "9999-12-31T23:59"])
-def test_what_is_too_late_is_told_so(text: str) -> None:
+def test_reports_times_that_are_too_late(text: str) -> None:
     with pytest.raises(ValueError, match="from 1970 to 2099"):
         parse_moment(text)
 
 
 @pytest.mark.parametrize("text", ["", "0", "-3", "soon", "1e9", "5x", "nan", "9" * 20])
-def test_what_is_none_of_these_says_what_is_expected(text: str) -> None:
+def test_says_which_format_is_expected(text: str) -> None:
     for parse in (parse_duration, parse_mib, parse_moment, parse_past):
         with pytest.raises(ValueError, match="expected"):
             parse(text)

@@ -24,7 +24,7 @@ from ugro.service.inventory import NamedHost, draft
 
 FILE = Path("f.yaml")
 
-# What YAML takes for a number, a date, a flag or nothing, where a person may well have meant the characters.
+# YAML takes these for a number, a date, a flag or nothing, where the user may have meant the characters.
 WORDS = (
     "22:30", "1:02:03", "007", "0o7", "0x10", "1_000", "+1", "-1", "1e3", "1.0", ".5", "5.", ".inf", ".nan", "1e-4",
     "2024-01-01", "2024-01-01T10:00:00Z", "true", "True", "yes", "no", "on", "off", "y", "null", "Null", "~", "=", "<",
@@ -156,7 +156,7 @@ def test_a_frozen_spec_is_a_job_file(tmp_path: Path) -> None:
     assert job_of(tmp_path, spec.model_dump_json(indent=1)) == spec
 
 
-def test_what_init_writes_is_read_back_by_this_and_by_other_readers() -> None:
+def test_reads_back_what_init_writes_as_other_readers_do() -> None:
     names = ["no", "1e3", "0x10", "null", "yes", "1.0", "gpu1"]
     hosts = [NamedHost(name, name, user, 2222) for name, user in zip(names, [*names[1:], None], strict=True)]
     text = draft("on", "10.0.0.1", hosts, [NamedHost("off", "off")])
@@ -168,7 +168,7 @@ def test_what_init_writes_is_read_back_by_this_and_by_other_readers() -> None:
     assert is_node_name("off") and parse_inventory(text.replace("  # 'off'", "  'off'"), FILE).nodes["off"]
 
 
-# What YAML has besides
+# Other features of YAML
 
 
 def test_keys_that_another_mapping_has_are_merged() -> None:
@@ -204,7 +204,7 @@ def test_an_inventory_may_share_keys() -> None:
     ],
 )
 @pytest.mark.parametrize("loader", [LOADER, yaml.SafeLoader])
-def test_what_is_no_plain_yaml_is_refused(text: str, said: str, loader: Any) -> None:
+def test_refuses_yaml_that_is_not_plain(text: str, said: str, loader: Any) -> None:
     assert said in refusal(text, loader)
 
 
@@ -405,7 +405,7 @@ def test_a_name_in_a_node_is_no_second_name() -> None:
         parse_inventory("nodes:\n  a: {address: h, name: b}\n", FILE)
 
 
-def test_a_mistake_in_the_defaults_is_told_once_and_there() -> None:
+def test_reports_a_mistake_in_the_defaults_once_and_there() -> None:
     text = "defaults:\n  env: {A B: x}\n  script: [t.py]\nnodes:\n  a: {address: h}\n  b: {address: h, env: {C: d}}\n"
     with pytest.raises(InventoryError) as caught:
         parse_inventory(text, FILE)

@@ -1,4 +1,4 @@
-"""What every engine promises (`ugro/engines/base.py`), each on machines of its own that only pretend to be a cluster.
+"""The promises of every engine (`ugro/engines/base.py`), each on a simulated cluster of its own.
 
 A new engine joins by a `Place` of its own in `PLACES`.
 """
@@ -123,7 +123,7 @@ async def test_an_attempt_that_is_started_again_runs_once(bed: Bed, place: Place
     await attempt.start()
     met = attempt.job.placement
     first = await attempt.until(Phase.RUNNING)
-    for _ in range(2):  # whoever crashed after the start finds the record, and begins again
+    for _ in range(2):  # a controller that crashed after the start finds the record, and begins again
         await attempt.start()
     assert attempt.job.placement == met, "ranks that run have met"
     assert [rank.pid for rank in (await attempt.until(Phase.RUNNING)).ranks] == [rank.pid for rank in first.ranks]
@@ -131,7 +131,7 @@ async def test_an_attempt_that_is_started_again_runs_once(bed: Bed, place: Place
     assert sorted((attempt.home / "started").read_text()) == ["0", "1"]
 
 
-async def test_what_was_stopped_is_not_started_again(bed: Bed, place: Place) -> None:
+async def test_does_not_start_a_stopped_attempt_again(bed: Bed, place: Place) -> None:
     attempt = Attempt(bed, place, STAY)
     await attempt.start()
     await attempt.until(Phase.RUNNING)

@@ -14,7 +14,7 @@ from ugro.nodes import children
 
 
 @pytest.mark.parametrize("steps", range(1, 9))
-def test_a_start_that_is_cancelled_with_everything_else_keeps_nobody_waiting(steps: int) -> None:
+def test_a_cancelled_start_ends_its_processes(steps: int) -> None:
     """As on Ctrl-C, where the event loop cancels every task, however far it is."""
 
     async def interrupted() -> None:
@@ -45,7 +45,7 @@ async def test_a_program_that_cannot_be_started_is_an_error() -> None:
         await children.output("no-such-program")
 
 
-async def test_what_takes_too_long_is_ended_with_all_it_started(tmp_path: Path) -> None:
+async def test_ends_what_takes_too_long_with_all_that_it_started(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = f"sleep 60 & echo $$ $! > {pids}; wait"
     assert await children.output("sh", "-c", script, seconds=0.5) == (None, b"", b"")
@@ -60,7 +60,7 @@ async def test_a_program_may_end_by_itself_before_it_is_killed(trap: str, status
     assert child.process.returncode == status
 
 
-async def test_what_a_program_leaves_behind_is_let_be() -> None:
+async def test_does_not_end_or_await_background_processes() -> None:
     started = time.monotonic()
     async with children.started("sh", "-c", "sleep 60 & echo $!") as child:
         pid = int(await child.stdout.readline())

@@ -111,7 +111,7 @@ async def test_everything_goes_and_the_empty_folder_too(node: LocalTransport, ba
     assert not base.exists()
 
 
-async def test_what_a_push_makes_is_known(node: LocalTransport, base: Path, tmp_path: Path) -> None:
+async def test_knows_the_files_of_a_push(node: LocalTransport, base: Path, tmp_path: Path) -> None:
     snapshot = tmp_path / "snapshot"
     snapshot.mkdir()
     (snapshot / NASTY).write_text("x")
@@ -211,7 +211,7 @@ async def test_a_jobs_folder_that_is_linked_to_another_disk_is_looked_at_and_cle
 
 
 @pytest.mark.parametrize("name", [NASTY, "-rf", "..x", ".hidden", "job-001\n", "job-1; rm", "storage-id\n", "a\\nb"])
-async def test_hostile_names_are_told_as_they_are(node: LocalTransport, base: Path, name: str) -> None:
+async def test_reports_hostile_names_unchanged(node: LocalTransport, base: Path, name: str) -> None:
     (base / "jobs" / name / "code").mkdir(parents=True)
     (base / name).write_text("mine")
     seen = await footprint(node)
@@ -324,7 +324,7 @@ def test_footprint_shows_nodes_and_jobs(ugro: Ugro, home: Path) -> None:
     assert said["jobs"][0]["id"] == "job-001" and said["bytes"] == 2054 and said["error"] is None
 
 
-def test_cleaning_needs_somebody_who_agrees(ugro: Ugro, home: Path) -> None:
+def test_cleaning_needs_consent(ugro: Ugro, home: Path) -> None:
     folder = leave(home)
     asked = ugro("node", "clean", "here")
     assert isinstance(asked.exception, InputError) and "--yes" in asked.exception.hint
@@ -371,7 +371,7 @@ def test_a_node_of_that_name_is_needed(ugro: Ugro) -> None:
     assert isinstance(ugro("node", "clean", "there", "--yes").exception, InputError)
 
 
-def test_a_person_who_does_not_agree_keeps_it(ugro: Ugro, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removes_nothing_without_consent(ugro: Ugro, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = leave(home)
     monkeypatch.setattr("ugro.cli.prompts.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
     assert "nothing was removed" in str(ugro("node", "clean", "here", typed="n\n").exception)
@@ -423,7 +423,7 @@ async def test_a_process_that_works_below_the_folder_is_of_it(node: LocalTranspo
             worker.kill()
 
 
-def test_what_another_master_has_goes_only_when_somebody_takes_over(ugro: Ugro, home: Path) -> None:
+def test_removes_what_another_master_has_only_with_takeover(ugro: Ugro, home: Path) -> None:
     folder = leave(home)
     (home / "place/owner").write_text("m-2 you@other since 2026-11-24T11:00:00+00:00\n")
     refused = ugro("node", "clean", "here", "--yes")
@@ -436,7 +436,7 @@ def test_what_another_master_has_goes_only_when_somebody_takes_over(ugro: Ugro, 
     assert not folder.exists()
 
 
-def test_what_this_master_has_goes_without_that(ugro: Ugro, home: Path) -> None:
+def test_removes_what_this_master_has_without_takeover(ugro: Ugro, home: Path) -> None:
     from ugro.service.context import Context
 
     leave(home)

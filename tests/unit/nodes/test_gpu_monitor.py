@@ -199,7 +199,7 @@ async def test_a_machine_without_nvidia_smi(local: LocalTransport) -> None:
 
 
 @pytest.mark.parametrize("base_dir", ["~/.ugro", "~/no such/folder", "/", "/no/such", "/etc/passwd/under a file"])
-async def test_the_disk_of_any_base_dir_is_told(base_dir: str, local: LocalTransport) -> None:
+async def test_reports_the_disk_of_any_base_dir(base_dir: str, local: LocalTransport) -> None:
     local.node = local.node.model_copy(update={"base_dir": base_dir})
     assert (await look(local)).disk_free_mib
 
@@ -236,7 +236,7 @@ async def test_healthy_gpus_and_the_owner_of_a_real_process(local: LocalTranspor
     ]
 
 
-async def test_a_driver_that_knows_more_gpus_than_it_shows_is_told_of(
+async def test_reports_a_driver_that_knows_more_gpus_than_nvidia_smi_shows(
     local: LocalTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "driver/gpus/0000:01:00.0").mkdir(parents=True)

@@ -35,7 +35,7 @@ def add(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-async def test_what_is_new_comes_and_nothing_comes_twice(run_dir: Path, node: LocalTransport, tmp_path: Path) -> None:
+async def test_fetches_new_lines_once(run_dir: Path, node: LocalTransport, tmp_path: Path) -> None:
     copies = tmp_path / "logs"
     reader = LogReader(copies, torchrun=True)
     assert (await fetch(node, PATHS, copies, at=1.0)).bytes == 0
@@ -133,7 +133,7 @@ async def test_a_killed_follower_leaves_a_copy_that_is_gone_on_from(
     assert [line.text for line in LogReader(copies).lines()] == ["one", "two"]
 
 
-async def test_where_nothing_came_no_trace_is_left(run_dir: Path, node: LocalTransport, tmp_path: Path) -> None:
+async def test_leaves_no_trace_where_nothing_came(run_dir: Path, node: LocalTransport, tmp_path: Path) -> None:
     assert (await fetch(node, PATHS, tmp_path / "logs", at=1.0)).bytes == 0
     elsewhere = RunPaths("~/nowhere", "job-001", 1, 0)
     assert (await fetch(node, elsewhere, tmp_path / "logs", at=1.0)).bytes == 0

@@ -1,4 +1,4 @@
-"""One look at a node: the files of its runs and the probe in one round trip."""
+"""Observing a node: the files of its runs and the probe in one round trip."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def test_view_and_files_come_in_one_round_trip(home: Path, here: Counting)
     assert [(file.uid, file.ranks) for file in again] == [(file.uid, file.ranks) for file in files]
 
 
-async def test_no_run_is_a_look_too(here: Counting) -> None:
+async def test_observes_a_node_without_runs(here: Counting) -> None:
     view, files = await observe(here, [])
     assert files == [] and view.cpu_count and (view.gpus, view.gpu_problem, view.owner) == ((), None, None)
 
@@ -152,7 +152,7 @@ async def test_a_node_that_does_not_get_to_the_point_is_an_error(home: Path, her
         await observe(here, [], timeout=0.5)
 
 
-async def test_a_look_that_lacks_a_run_is_refused(here: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_refuses_an_observation_that_lacks_a_run(here: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observer, "parse_look", lambda *_: [])
     with pytest.raises(NodeRefused, match="0 of 1 came"):
         await observe(here, [RunPaths("~/.ugro", "job-001", 1, 0)])

@@ -56,14 +56,16 @@ async def test_of_many_at_once_one_wins(node: LocalTransport, base: Path) -> Non
     assert (base / "owner").read_text() == told[0] + "\n"
 
 
-async def test_an_empty_file_is_nobodys(node: LocalTransport, base: Path) -> None:
+async def test_an_empty_owner_file_means_no_owner(node: LocalTransport, base: Path) -> None:
     base.mkdir()
     (base / "owner").touch()
     assert await claim(node, MINE, takeover=False) == MINE
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "dangling"])
-async def test_what_is_no_plain_file_is_left_alone(node: LocalTransport, base: Path, home: Path, kind: str) -> None:
+async def test_leaves_an_owner_that_is_no_plain_file_alone(
+    node: LocalTransport, base: Path, home: Path, kind: str
+) -> None:
     base.mkdir()
     outside = home / "outside"
     if kind == "folder":
@@ -77,7 +79,7 @@ async def test_what_is_no_plain_file_is_left_alone(node: LocalTransport, base: P
     assert len(list(base.iterdir())) == 1 and (kind != "link" or outside.read_text() == THEIRS)
 
 
-async def test_what_stands_there_is_made_harmless(node: LocalTransport, base: Path) -> None:
+async def test_makes_the_owner_line_harmless(node: LocalTransport, base: Path) -> None:
     base.mkdir()
     (base / "owner").write_bytes(b"m-2 \x1b[31mred\xff" + b"x" * 5000 + b"\nsecond\n")
     told = await claim(node, MINE, takeover=False)
@@ -103,5 +105,5 @@ async def test_a_place_that_cannot_be_written_is_said(node: LocalTransport, base
         await claim(node, MINE, takeover=False)
 
 
-def test_masters_are_told_apart_by_the_first_word() -> None:
+def test_distinguishes_masters_by_the_first_word() -> None:
     assert is_same_master(MINE, LATER) and not is_same_master(MINE, THEIRS)

@@ -219,7 +219,7 @@ async def test_stop_ends_everything_and_notes_how(home: Path, node: LocalTranspo
     assert not [pid for pid in before if alive(pid)]
 
 
-async def test_what_a_script_left_behind_is_named(home: Path, node: LocalTransport) -> None:
+async def test_names_processes_that_a_script_left_behind(home: Path, node: LocalTransport) -> None:
     script(home, "import subprocess\nsubprocess.Popen(['sleep', '600'], start_new_session=True)\n")
     plan = launch(home, uid="uid-of-its-own")
     await start(node, plan)
@@ -307,7 +307,7 @@ async def test_torchrun_that_is_killed_leaves_its_signal(home: Path, node: Local
     assert (await process_manager.stop(node, plan.paths, plan.uid, grace=3)).proved
 
 
-async def test_a_reaper_that_is_killed_is_told_from_torchrun(home: Path, node: LocalTransport) -> None:
+async def test_distinguishes_a_killed_reaper_from_torchrun(home: Path, node: LocalTransport) -> None:
     script(home, "import time; time.sleep(600)")
     plan = launch(home)
     await start(node, plan)
@@ -319,7 +319,7 @@ async def test_a_reaper_that_is_killed_is_told_from_torchrun(home: Path, node: L
 
 
 async def test_room_for_the_end_is_there_before_the_script_starts(home: Path, node: LocalTransport) -> None:
-    """A disk that is full by then has no more; what else tells of the end may not fit."""
+    """A disk that is full by then has no more; the other files about the end may not fit."""
     script(home, "import os, sys, time\nwhile not os.path.exists('go'): time.sleep(0.02)\nsys.exit(3)")
     plan = launch(home)
     await start(node, plan)
@@ -377,7 +377,7 @@ async def test_stop_never_hits_a_reused_pid(home: Path, node: LocalTransport) ->
     await bystander.wait()
 
 
-async def test_a_reboot_is_told_by_the_boot_id(home: Path, node: LocalTransport) -> None:
+async def test_recognizes_a_reboot_by_the_boot_id(home: Path, node: LocalTransport) -> None:
     folder = home / ".ugro/jobs/job-001/1/node-0"
     (folder / "claim").mkdir(parents=True)
     (folder / "claim/uid").write_text("uid-1\n")

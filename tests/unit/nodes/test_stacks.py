@@ -81,7 +81,7 @@ def main_thread(rank: RankStack) -> Thread:
     return next(thread for thread in rank.threads if thread.tid == rank.pid)
 
 
-async def test_what_each_rank_does_is_told_in_words(start: Start, node: LocalTransport) -> None:
+async def test_says_what_each_rank_does(start: Start, node: LocalTransport) -> None:
     stopped, busy, asleep, _ = start("stopped", "busy", "asleep", "waiting")
     os.kill(stopped, signal.SIGSTOP)
     until(lambda: fields(stopped)[0] == "T")

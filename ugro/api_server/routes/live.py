@@ -101,7 +101,7 @@ class _Live:
         self._watching: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Serve it until the client leaves, does not read, or says what nobody understands too often."""
+        """Serve it until the client leaves, stops reading, or sends too much."""
         last, role = self._web.serving.board.numbers.last, self._who.role
         hello = {"type": "hello", "epoch": self._web.epoch, "version": __version__, "seq": last, "role": role.value}
         try:

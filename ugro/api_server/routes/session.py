@@ -27,7 +27,7 @@ class LoginBody(Body):
 
 
 class SessionBody(BaseModel):
-    """Who the caller is."""
+    """The caller's session."""
 
     role: Role
     browser: bool
@@ -39,7 +39,7 @@ class SessionBody(BaseModel):
 
 @router.get("/session", response_model=SessionBody)
 async def session(web: Here, who: Who) -> SessionBody:
-    """Tell the caller what it may do."""
+    """Return what the caller may do."""
     return _session(web, who.role, who.by_cookie)
 
 

@@ -128,7 +128,7 @@ def wait(app: App, choice: JobChoice, patience: float | None, quiet: bool, as_js
         return last.job.as_json(), last.job.id if quiet else ""
 
     def tell(error: UgroError) -> None:
-        if not isinstance(error, WaitTimedOut):  # all of those are told in one
+        if not isinstance(error, WaitTimedOut):  # `_all_late` reports them together
             tell_error(error)
 
     code = chosen.each(one, as_json, tell)

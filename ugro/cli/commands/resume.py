@@ -106,7 +106,7 @@ def _setting(text: str) -> tuple[str, str]:
 
 
 def _new_code(app: App, job: str, yes: bool, as_json: bool) -> tuple[CodeDocument, dict[str, bool]]:
-    """Bring the job's working directory as it is now, once a person agreed if it is large."""
+    """Bring the job's working directory as it is now; ask first if it is large."""
     from ugro.service.code import question_of_size, read_new_code  # here, since most resumes have no use for it
 
     code = app.bring(read_new_code(app.call(CodeSource(job=job))))

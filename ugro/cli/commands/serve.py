@@ -114,7 +114,7 @@ async def _stay(serving: Serving, web: _Web | None, as_json: bool) -> None:
 
 
 class _Web:
-    """Where HTTP is to be served; the usual place, unless another one was named."""
+    """The HTTP server of the resident controller, at the usual place unless another one was named."""
 
     def __init__(
         self, serving: Serving, place: tuple[str, int] | None, certificate: Path | None, key: Path | None
@@ -124,8 +124,8 @@ class _Web:
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[Sequence[str]]:
-        """Serve it; give what is to be told of it. Where another program has the usual port, jobs matter more: that is
-        told, and nothing is served.
+        """Serve it, and yield the lines to print about it. If another program has the usual port, one line says so and
+        nothing is served: jobs matter more.
 
         Raises:
             InputError: the place that was named cannot be listened at, or the certificate cannot be used.
@@ -164,7 +164,7 @@ class _Printer:
             await asyncio.shield(asyncio.to_thread(self.print, happenings))
 
     def print(self, happenings: Iterable[Happening]) -> None:
-        """Print what is new. Where nobody reads it any more, or the disk is full, that is no reason to end."""
+        """Print new events. A closed output or a full disk does not end the controller."""
         with self._one_at_a_time, self._reader_may_go():
             for happening in happenings:
                 self._print(happening)

@@ -63,7 +63,7 @@ def checkpoints_in_words(found: Iterable[CheckpointDocument]) -> str:
 
 
 def silence_in_words(saved: SaveAnswer) -> list[str]:
-    """Return what each rank made of a request that no checkpoint answered, and how a script that heard none can."""
+    """Return each rank's reaction to a request that no checkpoint answered, and how a script can react to one."""
     said = {"signalled": "got SIGUSR2", "not caught": "SIGUSR2 is not caught, and was not sent", "gone": "has ended"}
     lines = [f"rank {rank.rank} on {rank.node}: {said[rank.answer]}" for rank in saved.answer.ranks]
     lines.append(f"the request file (UGRO_CHECKPOINT_REQUEST) was {'' if saved.answer.request_taken else 'not '}taken")

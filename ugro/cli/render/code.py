@@ -9,7 +9,7 @@ from ugro.service.schemas.code import CodeDocument, LeftOut
 
 
 def tell_what_stays(code: CodeDocument) -> None:
-    """Say, beside the output, what of the working directory is not sent though nobody said so, or not as it seems."""
+    """Report on stderr which files are not sent though the user did not exclude them, or are sent without content."""
     refused = [f"{visible(one.path)} ({printable(one.reason)})" for one in code.not_sent]
     left_out = [f"{visible(one.path)} ({_amount(one)})" for one in code.left_out]
     if refused:

@@ -55,7 +55,7 @@ def _head(job: FailureDocument) -> str:
 
 
 def _facts(found: DiagnosisDocument) -> Iterator[tuple[str, str]]:
-    """Which rank, how it ended where nothing else tells, and where in the script."""
+    """Yield the rank, how it ended if the cause is unknown, and the place in the script."""
     job = found if isinstance(found, FailureDocument) else None
     node = job.node if job else None
     if found.cause is not None and (found.rank is not None or node or not job):

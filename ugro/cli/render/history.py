@@ -18,7 +18,7 @@ from ugro.service.schemas.history import GpuHistoryDocument, GpuSampleDocument
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 GAP = 900.0
-"""Seconds for which a look stands where no other follows; a longer time without one is shown empty."""
+"""Seconds for which a sample counts where no other follows; a longer gap is shown empty."""
 
 WIDTHS = range(8, 61)
 """Characters of a sparkline, at least and at most."""
@@ -98,7 +98,7 @@ def used_by(looks: Iterable[GpuSampleDocument]) -> str:
 def buckets(
     looks: Iterable[GpuSampleDocument], value: Value, since: float, until: float, count: int
 ) -> list[float | None]:
-    """The mean of a value in each of `count` equal parts of a time, or the last one before; None: nobody looked."""
+    """Return the mean of a value in each of `count` equal parts of a time, or the one before; None: no sample."""
     part = max(until - since, 1.0) / count
     said: list[list[float]] = [[] for _ in range(count)]
     ends = [-math.inf] * count

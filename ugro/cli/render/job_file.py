@@ -1,4 +1,4 @@
-"""A job spec as the text of a job.yaml, for a person to edit."""
+"""Renders a job spec as the text of a job.yaml for the user to edit."""
 
 from __future__ import annotations
 

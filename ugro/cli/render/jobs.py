@@ -24,19 +24,19 @@ LAUNCHERS = {
 
 
 def command_line(job: JobDocument) -> str:
-    """A job's command as a person would type it."""
+    """Return a job's command as it would be typed in a shell."""
     return printable(shlex.join(job.command).replace("\n", "\\n"))
 
 
 def time_in_words(job: JobDocument) -> str:
-    """How long a job waits, or runs, or ran."""
+    """Return how long a job has waited, or how long it runs or ran."""
     if job.started_at is None:
         return f"waiting {duration(time.time() - job.submitted_at)}" if not job.state.ended else "-"
     return duration((job.ended_at or time.time()) - job.started_at)
 
 
 def _asked_in_words(job: JobDocument) -> list[tuple[str, Text]]:
-    """What was asked for beyond the usual; the priority is as it is now."""
+    """Return what was asked for beyond the defaults; the priority is the current one."""
     warning = f", warned {duration(job.time_warning)} before" if job.time_warning else ""
     said = {
         "priority": str(job.priority) if job.priority else "",
@@ -53,7 +53,7 @@ def _asked_in_words(job: JobDocument) -> list[tuple[str, Text]]:
 
 
 def _share_in_words(job: JobDocument) -> str:
-    """What part of a GPU was asked for, and what it is since the job has one."""
+    """Return the part of a GPU that was asked for, and the one that the job has."""
     if job.share is None:
         return ""
     asked = f"{size(job.vram or 0)} of a GPU" if isinstance(job.share, str) else f"{job.share:g} of a GPU"
@@ -116,7 +116,7 @@ def print_job(job: JobDocument, folders: Mapping[str, str]) -> None:
 
 
 def rank_state(job: JobDocument, rank: RankDocument) -> str:
-    """What became of a rank, in a word: those of a cancelled job did not fail, they were stopped."""
+    """Return a rank's state in a word: ranks of a cancelled job did not fail, they were stopped."""
     if job.state.ended and rank.state == RankState.PENDING:
         return "not started"
     ended_by_us = job.state == JobState.CANCELLED and rank.state in (RankState.FAILED, RankState.LOST)

@@ -29,13 +29,13 @@ REFRESHES = 4
 
 
 class News:
-    """Tells what is new from what was said before."""
+    """Distinguishes new texts from the one before."""
 
     def __init__(self) -> None:
         self._said = ""
 
     def is_new(self, text: str) -> bool:
-        """Whether a text is one, and another than the last one."""
+        """Whether a text is not empty and differs from the last one."""
         before, self._said = self._said, text
         return text not in ("", before)
 

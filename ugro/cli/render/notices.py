@@ -138,7 +138,7 @@ def _bars() -> Progress:
 
 
 def tell_going_on(job: JobDocument) -> None:
-    """Say to a person who interrupts that the job does not end with this command."""
+    """Say at Ctrl-C that the job does not end with this command."""
     goes_on = "keeps running" if job.state.on_nodes else f"is {job.state.value}"
     click.echo(err=True)
     print_hanging("", f"{job.id} {goes_on}. Follow it: ugro logs -f {job.id}. End it: ugro cancel {job.id}", True)

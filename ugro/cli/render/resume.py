@@ -38,7 +38,7 @@ def tell_changes(plan: ResumePlan) -> None:
 
 
 def _code_in_words(job: JobDocument, found: CodeChanges) -> list[str]:
-    """What is new in the code, by name as far as that can be read at a glance."""
+    """Return what is new in the code; the first `MOST_NAMED` changes by name."""
     directory = printable(job.code.directory)
     named = [f"  {kind} {visible(name)}" for kind, names in found for name in names]
     if not named:

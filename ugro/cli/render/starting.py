@@ -1,4 +1,4 @@
-"""What is said once a job is queued or runs, and when a person leaves it to itself."""
+"""Prints what is known of a job once it is queued or runs, and when the user stops following it."""
 
 from __future__ import annotations
 

@@ -244,7 +244,7 @@ def _time(job: LiveJob, now: float) -> str:
 
 
 def summary(view: LiveView) -> str:
-    """Return the cluster in one line; what needs a person is first, where no terminal cuts it."""
+    """Return the cluster in one line; what needs the user comes first, where no terminal cuts it."""
     gpus = [gpu for node in view.nodes.values() for gpu in node.gpus]
     away = [node.name for node in view.nodes.values() if not node.reachable]
     states = [job.state for job in view.jobs.values()]

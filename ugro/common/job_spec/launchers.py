@@ -57,7 +57,7 @@ _NUMBER = re.compile(r"[-+]?[0-9][0-9_.eE+-]*")
 
 
 def check_options(launcher: str, words: Sequence[str]) -> None:
-    """See that these words are options which a launcher may get besides those that UGRO sets.
+    """Require that these words are options of a launcher that UGRO does not set itself.
 
     Raises:
         ValueError: one is set by UGRO, or the launcher has no options.

@@ -1,4 +1,4 @@
-"""What a machine asks for while a person logs in to it for the first time."""
+"""Questions that a machine asks at the first login to it."""
 
 from __future__ import annotations
 

@@ -23,10 +23,10 @@ class Effort:
 
 @dataclass(frozen=True)
 class RankFiles:
-    """What a rank's files say. `ended_at` is in the node's clock.
+    """The contents of a rank's files. `ended_at` is in the node's clock.
 
-    `limit` says what came of its time limit, `oom` in words what shows that it was killed for lack of memory.
-    `effort` and `log_bytes` are told of living ranks only.
+    `limit` is the last step of its time limit, `oom` the evidence, in words, that it was killed for lack of memory.
+    `effort` and `log_bytes` are known of running ranks only.
     """
 
     rank: int
@@ -48,11 +48,11 @@ class RankFiles:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What a run's folder says: nothing at all (`claimed` False) when the run never started there.
+    """The contents of a run's folder: nothing at all (`claimed` False) when the run never started there.
 
-    `exit_code` is torchrun's, as a shell tells it (128 + N for a signal N); `exit_at` is in whole seconds of the node's
-    clock; `reaper_died` tells that both are those of `reaper.py`, which ended before torchrun did.
-    `time_limit` is what its ranks keep, in seconds: None where they keep none, or one that nobody can change.
+    `exit_code` is torchrun's, as a shell reports it (128 + N for a signal N). `exit_at` is in whole seconds of the
+    node's clock. With `reaper_died` both are those of `reaper.py`, which ended before torchrun did.
+    `time_limit` is what its ranks keep, in seconds: None where they keep none, or one that cannot be changed.
     """
 
     node_time: float

@@ -1,4 +1,4 @@
-"""Where a rank of a running job stands: the stacks of its threads."""
+"""Stack traces of a running job's ranks."""
 
 from ugro.common.models.record import Record
 
@@ -47,7 +47,7 @@ class Thread(Record):
 
 
 class RankStack(Record):
-    """Where a rank stands. `state` is None when its process has ended; `problem` is why there are no Python stacks."""
+    """A rank's stack traces. `state` is None if its process has ended; `problem` is why there are no Python stacks."""
 
     rank: int
     pid: int | None = None

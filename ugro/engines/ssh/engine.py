@@ -112,7 +112,7 @@ class SshEngine:
         await self._all(job, one)
 
     async def _claim(self, job: Job, owners: Mapping[str, str]) -> None:
-        """Make the job's nodes this master's, those that are nobody's yet."""
+        """Claim those of the job's nodes that have no master."""
         master = self._master()
 
         async def one(transport: Transport) -> str:
@@ -144,7 +144,7 @@ class SshEngine:
         await self._all(job, push)
 
     async def _send_checkpoint(self, job: Job, cargo: Cargo) -> None:
-        """Nodes that do not have the checkpoint which a job goes on from get a copy of the master's."""
+        """Send the checkpoint that a job resumes from to the nodes that lack it."""
         lacking = [node for node in job.nodes if job.resume_from and node not in job.resume_from.whole_at]
         if not lacking:
             return
@@ -191,7 +191,7 @@ class SshEngine:
         )
 
     def _checkpoint_path(self, job: Job, node: str) -> str | None:
-        """Where a node has the checkpoint that the job goes on from: in its own place, or where a copy was sent to."""
+        """Return where a node has the checkpoint that the job resumes from: in its own place, or as a copy."""
         if job.resume_from is None:
             return None
         sent = f"{self._resume_dir(job, node)}/{CODE}/{job.resume_from.own_name}"
@@ -235,7 +235,7 @@ class SshEngine:
         return await log_streamer.fetch(transport, self._paths(job, node), folder, at, starts, most)
 
     async def log_ends(self, job: Job, node: str, lines: int, limit: int) -> Mapping[str, LogEnd]:
-        """Where the last lines of the logs on a node begin.
+        """Return where the last lines of the logs on a node begin.
 
         Raises:
             NodeError: the node cannot be read now.
@@ -268,9 +268,7 @@ class SshEngine:
         return ending
 
     async def leftovers(self, job: Job) -> dict[str, str]:
-        """What a job left running outside of torchrun's tree, in words, on the nodes where it did; or why that is not
-        known.
-        """
+        """Return the processes that a job left outside of torchrun's tree, in words, by node; or why not known."""
 
         async def one(transport: Transport) -> str:
             found = await process_manager.detached(transport, self._paths(job, transport.name), job.uid)
@@ -283,7 +281,7 @@ class SshEngine:
     # --- where jobs are ----------------------------------------------------------------------------------------------
 
     def _known(self, job: Job, nodes: Sequence[str]) -> list[str]:
-        """Those of these nodes of which it is known where they are."""
+        """Return those of these nodes on which the place of the job's attempt is known."""
         return [node for node in nodes if run_paths(self._inventory, job, node)]
 
     def _config(self, job: Job, node: str) -> NodeConfig:

@@ -33,7 +33,7 @@ from ugro.nodes.remote.setup.setup import (
 from ugro.nodes.transport import Transport
 
 PAUSE, LONGEST_PAUSE = 0.2, 2.0
-"""Seconds between two looks at a setup: a short one is over soon, and a long one is not hurried by looks."""
+"""Seconds between two checks of a setup, at first and later: frequent checks do not make a long one faster."""
 
 LOG_LIMIT = 16 * 1024 * 1024
 """Bytes of a setup's output on one node that are kept on the master. The rest is on the node."""
@@ -75,7 +75,7 @@ class EnvironmentMaker:
         """Run the setup of a job whose code is on its nodes, and follow it to its end.
 
         Raises:
-            SetupFailed: it failed on a node. NodeError: a node cannot be asked; what was begun goes on there.
+            SetupFailed: it failed on a node. NodeError: a node cannot be asked; a setup there keeps running.
         """
         assert spec.setup
         setups: dict[str, NodeSetup] = {}
@@ -169,13 +169,13 @@ async def set_up(
     on_phase: OnPhase | None,
     clock: Clock,
 ) -> dict[str, str]:
-    """Run setups, each on the node that it is for, until all are done. Returns the folders that they filled, by node.
+    """Run setups, each on its node, until all are done. Return the folders that they filled, by node.
 
-    Copies of their output grow in `logs`. `on_phase` is told what is set up where: before anything begins, and when
-    that changes.
+    Copies of their output grow in `logs`. `on_phase` is called with what is set up where: before anything begins, and
+    when that changes.
 
     Raises:
-        SetupFailed: one failed. NodeError: a node cannot be asked; what was begun goes on there.
+        SetupFailed: one failed. NodeError: a node cannot be asked; a setup there keeps running.
     """
     followed = _Followed(pool, job, setups, logs, on_phase, clock)
     return await followed.until_done()

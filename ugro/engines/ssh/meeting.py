@@ -34,9 +34,9 @@ class NoAnswer(NodeRefused):
 
 @dataclass(frozen=True)
 class Meeting:
-    """The address and the port of rank 0, and how each node gets there, or why it does not.
+    """The address and the port of rank 0, and how each node reaches it, or why it does not.
 
-    The address is empty where rank 0's own node is the obstacle.
+    The address is empty if rank 0's own node failed.
     """
 
     ways: Mapping[str, PeerRoute | NodeError]
@@ -148,7 +148,7 @@ def _reach(transport: Transport) -> str:
 
 
 def mistake(config: NodeConfig, said: PreparedNode, gang: bool) -> NodeRefused | None:
-    """What the inventory says of a node's network and the node does not; None if they agree, or it does not say."""
+    """Return an error if the inventory contradicts the node about its network; None if not, or if that is unknown."""
     if not said.addresses:
         return None
     there = ", ".join(f"{printable(address)} ({printable(name)})" for address, name in said.addresses.items())

@@ -1,7 +1,7 @@
 """Observes the nodes: all at the same time, and no longer than the caller has patience.
 
 A node is asked once at a time. An answer that comes too late for one observation counts at the next one, as far as it
-is still about the same records. So a slow link delays what is decided about its own jobs, and nobody else's.
+is still about the same records. So a slow link delays only decisions about its own jobs.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Observer:
             view, files = await observer.observe(transport, [paths for _, paths in question.runs])
         except NodeError as error:
             return error
-        except Exception as error:  # one node whose answer nobody expected must not hide the others
+        except Exception as error:  # one node's unexpected answer must not hide the others
             node = question.config.name
             hint = trouble_of(f"{node}: its answer", error).hint
             return NodeRefused(node, f"its answer cannot be used ({type(error).__name__})", hint)

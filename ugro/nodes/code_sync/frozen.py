@@ -78,7 +78,7 @@ def freeze(root: Path, names: Iterable[str], target: Path, before: Path | None) 
 
 
 def _known(before: Path | None) -> _Known:
-    """What is known of an earlier snapshot; nothing where it has no list, or a broken one."""
+    """Return what is known of an earlier snapshot; nothing if its list is missing or broken."""
     if before is None:
         return _Known()
     try:
@@ -136,7 +136,7 @@ def _look(file: io.BufferedReader) -> Look:
 
 
 def _settled(look: Look) -> Look | None:
-    """A look at a file that another change would show in."""
+    """Return a file's stat if it is old enough for another change to show in it, else None."""
     return look if max(look[3:]) < time.time_ns() - int(RACY_SECONDS * 1e9) else None
 
 

@@ -80,10 +80,10 @@ class IgnoreFiles:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of an ignore file, which need not exist.
+    """Return the lines of an ignore file, which need not exist.
 
     Raises:
-        InputError: it cannot be read, so nobody can say what it leaves out.
+        InputError: it cannot be read, so it is unknown what it leaves out.
     """
     try:
         return path.read_bytes().decode("utf-8-sig", "surrogateescape").split("\n")

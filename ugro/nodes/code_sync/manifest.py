@@ -34,7 +34,7 @@ class Differences:
 
 
 def differences(before: Sequence[Entry], now: Sequence[Entry]) -> Differences:
-    """What is other in the second list than in the first."""
+    """Return how the second list differs from the first."""
     old, new = ({entry["name"]: entry | {"mtime": None} for entry in entries} for entries in (before, now))
     return Differences(
         changed=tuple(name for name in new if name in old and new[name] != old[name]),
@@ -44,7 +44,7 @@ def differences(before: Sequence[Entry], now: Sequence[Entry]) -> Differences:
 
 
 def list_beside(snapshot: Path) -> Path:
-    """Where the list of a snapshot's files stands; those that an earlier UGRO took have none."""
+    """Return the path of the list of a snapshot's files; snapshots of an earlier UGRO have none."""
     return snapshot.with_name(f"{snapshot.name}.json")
 
 
@@ -92,7 +92,7 @@ def encoded(entries: Sequence[Entry]) -> bytes:
 
 
 def digest_of(entries: Sequence[Entry]) -> str:
-    """What names a code: the SHA-256 of its list, as `code.sha256` beside it has it on the nodes."""
+    """Return the identity of a code: the SHA-256 of its list, as in `code.sha256` beside it on the nodes."""
     return hashlib.sha256(encoded(entries)).hexdigest()
 
 

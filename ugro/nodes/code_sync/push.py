@@ -129,7 +129,7 @@ async def conflicts(transport: Transport, snapshot: Path, job_dir: str, before: 
 
 
 def conflict_in_words(names: Sequence[str]) -> str:
-    """That there are such files."""
+    """Return the sentence that names such files."""
     return f"the job wrote files where the new code has others: {some([visible(name) for name in names])}"
 
 
@@ -211,7 +211,7 @@ class _Push:
         return place
 
     async def _first_step(self) -> _Place:
-        """The first step, once nothing is unfinished: what a controller that was killed began may even be going on."""
+        """Return the first step, once nothing is unfinished: a killed controller's transfer may still be running."""
         place = await self._listed()
         for _ in range(CARRY_ONS):
             if not place.unfinished:
@@ -229,7 +229,7 @@ class _Push:
         return await self._receive("begin", self._manifest)
 
     def _manifest_of(self, digest: str) -> bytes:
-        """That of the snapshot before which is this code, empty: none is."""
+        """Return the manifest of the earlier snapshot that is this code; empty: none is."""
         for snapshot in self._before:
             with contextlib.suppress(OSError):  # it is gone from here
                 manifest = encoded(read_manifest(snapshot))

@@ -22,7 +22,7 @@ from ugro.nodes.code_sync.ignore import IGNORE_FILE, IgnoreFiles, literal, read_
 from ugro.nodes.code_sync.manifest import digest_of, list_beside, walk
 
 LARGE_BYTES = 200 * 1024 * 1024
-"""Above this a person is asked before a selection is sent: data or checkpoints probably got in."""
+"""The user is asked before a larger selection is sent: it probably contains data or checkpoints."""
 
 BYTECODE = ("__pycache__/", "*.pyc")
 BULK = (".venv/", "venv/", "node_modules/", "wandb/", "checkpoints/", *BYTECODE)
@@ -161,7 +161,7 @@ class _Choice:
         return True
 
     def _note(self, path: str, folder: bool, sizes: Iterable[int]) -> None:
-        if self._untold.leaves_out(path, folder):  # a person's own words are no news to them
+        if self._untold.leaves_out(path, folder):  # the user's own rules need no report
             return
         name = f"{path}/" if folder else path
         known = self.left_out.get(name, Bulk())
@@ -317,7 +317,7 @@ def _stays_inside(root: Path, path: str) -> bool:
 
 
 def _git_files(root: Path) -> dict[str, bool] | None:
-    """What git tracks (True) or would offer to add (False) under a folder; None: no git, or it is not responsible."""
+    """Return the files under a folder that git tracks (True) or offers to add (False); None: not under git."""
     tracked = _git(root, "ls-files", "-c", "-z")
     offered = _git(root, "ls-files", "-o", "--exclude-standard", "-z")
     # A folder that an outer repository ignores (a home directory under git, say) is nothing git would list.
@@ -346,7 +346,7 @@ def git_state(root: Path) -> tuple[str | None, bool | None]:
 
 
 def _git(root: Path, *args: str) -> bytes | None:
-    """What git printed, or None: no git, no repository, or one of another owner."""
+    """Return git's output, or None: no git, no repository, or one of another owner."""
     # Inside a git hook these would point git at another repository.
     env = {key: value for key, value in os.environ.items() if key not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")}
     command = ["git", "-C", str(root), *args]

@@ -38,7 +38,7 @@ def require(transport: Transport, outcome: Outcome, problem: str, hint: str = ""
 
 
 def last_words(outcome: Outcome) -> str:
-    """What a script that failed said last, or how it ended."""
+    """Return the last output of a script that failed, or how it ended."""
     ended = f"signal {-outcome.status}" if outcome.status < 0 else f"exit {outcome.status}"
     return printable(outcome.error_text)[:ERROR_LIMIT] or ended
 
@@ -91,7 +91,7 @@ class Section:
 
 
 def read_sections(output: str, nonce: str) -> list[Section]:
-    """The sections that are whole: the last marker only ends one, and what follows it was cut off somewhere."""
+    """Return the complete sections: the last marker only ends one, and text after it was cut off somewhere."""
     found: list[Section] = []
     for line in output.split("\n"):
         if line.startswith(f"@{nonce} "):

@@ -1,4 +1,4 @@
-"""One look at everything of a node that changes: the files of its runs, and the probe of the machine."""
+"""Observes everything of a node that changes: the files of its runs, and the probe of the machine."""
 
 from __future__ import annotations
 

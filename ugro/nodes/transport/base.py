@@ -34,7 +34,7 @@ KILL_GRACE = 2
 """Seconds between SIGTERM and SIGKILL for a command whose time is up."""
 
 END_WAIT = 3.0
-"""Seconds for ending a command on the node that nobody waits for any more."""
+"""Seconds to end a command on the node whose caller gave up."""
 
 READ_SIZE = 64 * 1024
 
@@ -142,10 +142,10 @@ class Transport(ABC):
     ) -> Outcome:
         """Run a short POSIX shell script in the node's kept shell: one round trip, no login, no `.bashrc`.
 
-        For looks that are repeated. Calls take turns, and `timeout` counts from a call's own turn, when the shell is
+        For repeated observations. Calls take turns, and `timeout` counts from a call's own turn, when the shell is
         there. stdin is empty and stderr is lost. `$$` is the kept shell. A death by signal N shows as status 128 + N,
-        as shells tell it. What the script leaves running in the background must not write to stdout. The script
-        itself is ended at a timeout or a cancellation; if the link is lost it goes on, so it bounds what can hang.
+        as in shells. What the script leaves running in the background must not write to stdout. The script itself is
+        ended at a timeout or a cancellation; if the link is lost it keeps running, so it bounds what can hang.
         With `on_output` stdout is handed over as it comes, without limit, and not kept.
 
         Raises:
@@ -237,7 +237,7 @@ class Collector:
 
     @property
     def chatter(self) -> bytes:
-        """What stderr or stdout said when our script never started."""
+        """Output of stderr, or of stdout, before our script started."""
         return bytes(self._before["stderr"].strip() or self._before["stdout"].strip())
 
     @property

@@ -79,7 +79,7 @@ def _read(path: str, certificates: Sequence[asyncssh.SSHCertificate]) -> _File:
     try:
         pairs = asyncssh.load_keypairs([path], certlist=list(certificates))
         for pair in pairs:
-            pair.set_comment(path)  # what a person looks for in a message
+            pair.set_comment(path)  # the name by which the user knows it in a message
         return _File(path, pairs, pairs[0].key_public_data if pairs else None)
     except FileNotFoundError:
         return _File(path, public=_public(path))
@@ -171,12 +171,12 @@ def _accepted(pair: asyncssh.SSHKeyPair, settings: SshSettings, found: Credentia
 
 
 def pair_name(pair: asyncssh.SSHKeyPair) -> str:
-    """How a person knows a key: its file, or what the agent calls it."""
+    """Return the name by which the user knows a key: its file, or what the agent calls it."""
     return printable(pair.get_comment(errors="replace") or pair.get_algorithm())
 
 
 def rsa_bits(public: bytes) -> int:
-    """The size of an RSA key; 0 for other kinds."""
+    """Return the bits of an RSA key; 0 for other kinds."""
     try:
         key = decode_ssh_public_key(public)
         return int(getattr(key.pyca_key, "key_size", 0)) if key.get_algorithm() == "ssh-rsa" else 0

@@ -1,4 +1,4 @@
-"""Strict host keys: unknown and changed are told apart, and nothing is ever trusted without a person's word."""
+"""Strict host keys: distinguishes unknown from changed ones, and trusts none without the user's confirmation."""
 
 from __future__ import annotations
 

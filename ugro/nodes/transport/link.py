@@ -215,7 +215,7 @@ class Link:
         return f"the jump host {printable(hop.label)}: " if hop is not self.target else ""
 
     def _explain(self, hop: SshSettings, error: Exception, way: Way) -> NodeError:
-        """The error a person can act on, for what asyncssh and the system raise while connecting."""
+        """Return an error that the user can act on, for what asyncssh and the system raise while connecting."""
         name, target, before = self._node.name, self.target, self._route[: self._route.index(hop)]
         jumps = [printable(jump.label) for jump in self._route[:-1]]
         where = f"{target.host}:{target.port}" if target.port != 22 else target.host

@@ -1,4 +1,4 @@
-"""What happened while a connection logged in, and what that means for a person."""
+"""Records what happened while a connection logged in, and explains it to the user."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ START_TIMEOUT = 20.0
 
 START_SOON = 3.0
 """Seconds after which `Transport.run` is asked whether this login runs scripts of ours at all. Something that waits
-for the end of its input (`exec fish` in a `.bashrc`, a `cat`) would keep a kept shell waiting without a word."""
+for the end of its input (`exec fish` in a `.bashrc`, a `cat`) would keep a kept shell waiting without any output."""
 
 LATE_WAIT = 10.0
 """Seconds to see a command end whose time is up; the login that ends it pays for a `.bashrc` again."""
@@ -103,7 +103,7 @@ class KeptShell:
             except TimeoutError:
                 raise await self._out_of_time(shell, timeout) from None
             except BaseException:
-                # The shell is in the middle of something: nobody could tell its rest from the next answer.
+                # The shell is in the middle of a script: the rest of its output would be taken for the next answer.
                 self._shell = None
                 await shell.channel.close(shell.leader)
                 raise
@@ -161,7 +161,7 @@ class _Shell:
         self._scripts: dict[str, str] = {}
 
     def has_room(self, script: str) -> bool:
-        """Whether it can hold this script besides those that it has."""
+        """Whether it holds this script, or has room for it."""
         return script in self._scripts or len(self._scripts) < SCRIPTS_KEPT
 
     async def start(self) -> None:
@@ -266,7 +266,7 @@ class _Answer:
             self._pass_on(len(self._buffer))
 
     def _open_end(self) -> int:
-        """Where the buffer's last bytes may turn out to be the beginning of the end."""
+        """Return where the buffer's last bytes may be the beginning of the end marker."""
         last = self._buffer.rfind(b"\n")
         return last if last >= 0 and self._end.startswith(self._buffer[last:]) else len(self._buffer)
 

@@ -192,7 +192,7 @@ class SshTransport(Transport):
     async def _open(
         self, connection: asyncssh.SSHClientConnection, command: str, **options: Any
     ) -> asyncssh.SSHClientProcess[bytes]:
-        """Open a session. One that nobody waits for any more is closed as soon as it is open.
+        """Open a session. If the call is cancelled, the session is closed as soon as it is open.
 
         asyncssh leaves a session alone whose opening is cancelled: its command would wait for input until its time is
         up, and count among those that sshd allows.
@@ -219,7 +219,7 @@ class SshTransport(Transport):
     async def _end(
         self, connection: asyncssh.SSHClientConnection, leader: int | None, within: float = END_WAIT
     ) -> bool:
-        """End a command nobody waits for any more. Without a live link, the remote time limit is what ends it."""
+        """End a command whose caller gave up. Without a live link, the remote time limit ends it."""
         if leader is None or connection.is_closed():
             return False
         frame = ScriptFrame(END_SCRIPT, (str(leader),), timeout=5)

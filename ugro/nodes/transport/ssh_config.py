@@ -42,7 +42,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 class SshSettings:
     """How one host is reached. `values` are by lower-case name, one for each line of `ssh -G`.
 
-    `label` is how a person calls it, `arguments` are ssh's before the host that was asked for. `identity_file` is the
+    `label` is the user's name for it, `arguments` are ssh's before the host that was asked for. `identity_file` is the
     inventory's, and `jumps` are passed before a jump host that is not the first.
     """
 
@@ -55,14 +55,14 @@ class SshSettings:
 
     @property
     def by_hand(self) -> str:
-        """The command with which a person reaches the same host."""
+        """Return the ssh command that reaches the same host."""
         key = ("-i", self.path(self.identity_file)) if self.identity_file else ()
         jumps = ("-J", ",".join(self.jumps)) if self.jumps else ()
         return printable(shlex.join(["ssh", *self.arguments, *key, *jumps, self.asked]))
 
     @property
     def resolve_by_hand(self) -> str:
-        """The command that shows these settings."""
+        """Return the command that shows these settings."""
         return shlex.join(["ssh", "-G", *self.arguments, self.asked])
 
     def all(self, name: str) -> tuple[str, ...]:
@@ -153,7 +153,7 @@ def config_arguments(node: NodeConfig) -> list[str]:
 
 
 def login_arguments(user: str | None, port: int | None) -> list[str]:
-    """What the inventory or a jump says itself, which comes before the file."""
+    """Return the options that the inventory or a jump sets itself, which come before the file's."""
     return [*(("-p", str(port)) if port else ()), *(("-l", user) if user else ())]
 
 

@@ -146,7 +146,7 @@ BY_NAME: Mapping[str, Option] = {option.name.lower(): option for option in OPTIO
 
 
 def not_honoured(values: Mapping[str, Sequence[str]], *uses: OptionUse, offered: Sequence[str] = ()) -> list[str]:
-    """The options of these uses that are set, each as a sentence for a person: what is set, and what to do.
+    """Return the options of these uses that are set, each as a sentence for people: what is set, and what to do.
 
     `values` are by lower-case name, as `ssh -G` prints them; `offered` are the methods to log in that sshd names.
     """

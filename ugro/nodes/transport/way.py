@@ -52,7 +52,7 @@ class Way:
             self.arguments = {"family": family} | _local_address(self._hop, family)
 
     def _start(self, command: str) -> socket.socket:
-        """Start a ProxyCommand as ssh does, but without a terminal: nobody is asked for a password."""
+        """Start a ProxyCommand as ssh does, but without a terminal: it cannot ask for a password."""
         self._complaint = tempfile.TemporaryFile()  # noqa: SIM115 — it lives as long as the process
         ours, theirs = socket.socketpair()
         with theirs:
@@ -107,7 +107,7 @@ def _local_address(hop: SshSettings, family: int) -> dict[str, Any]:
         return {"local_addr": (address, 0)}
     if not (interface := hop.get("bindinterface")):
         return {}
-    import psutil  # hardly anybody binds to an interface
+    import psutil  # BindInterface is rare
 
     families = (family,) if family else (socket.AF_INET, socket.AF_INET6)
     for wanted in families:

@@ -1,4 +1,4 @@
-"""The request that looks for what would keep a training from working, and its answer."""
+"""The request that checks for what would keep a training from working, and its answer."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class MachineDocument(Document):
     """Facts that a machine reports; null where it does not."""
 
     user: str
-    """Who the ranks run as."""
+    """The user that the ranks run as."""
     simulated: bool
     """Whether it is a simulated node."""
     open_files: int | None
@@ -218,7 +218,7 @@ class Checked(Document):
 
     @property
     def network(self) -> NetworkDocument | None:
-        """What the trial of the network measured; None without one."""
+        """The measurements of the network's trial; None without one."""
         return self.answer.network if isinstance(self.answer, NetworkCheckDocument) else None
 
 

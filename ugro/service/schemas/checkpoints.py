@@ -72,12 +72,12 @@ class SaveDocument(Document):
 
     @property
     def heard(self) -> bool:
-        """Whether a script was told, by the signal or by the file."""
+        """Whether a script got the request, by the signal or by the file."""
         return self.request_taken or any(rank.answer == "signalled" for rank in self.ranks)
 
 
 class SaveAnswer(Document):
-    """What came of asking a job to save, with the job as it is then. `ended`: it ended first."""
+    """The result of asking a job to save, with the job as it is then. `ended`: it ended first."""
 
     answer: SaveDocument
     job: JobDocument

@@ -52,7 +52,7 @@ class FittingDocument(Document):
     fit: Fit
     """Whether the training fits, if the estimate is right."""
     batch: int | None
-    """Largest batch that fits, 0: none; `null`: nothing tells how memory depends on it."""
+    """Largest batch that fits, 0: none; `null`: how memory depends on it is not known."""
 
 
 class ChangeDocument(Document):

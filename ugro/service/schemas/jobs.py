@@ -301,7 +301,7 @@ class JobDocument(Document):
     peak_mib: int | None
     """Largest memory of a GPU that was observed."""
     alert: str | None
-    """That it seems to hang, and why, while it does."""
+    """Why it seems to hang, while it does."""
     past: tuple[AttemptDocument, ...]
     """Earlier attempts."""
     resume_from: CheckpointDocument | None
@@ -335,7 +335,7 @@ class JobDocument(Document):
     not_before: Moment | None
     """It does not start before this."""
     progress: ProgressDocument | None
-    """How far it is while it runs; `null`: nothing tells."""
+    """How far it is while it runs; `null`: not known."""
     outputs: OutputsDocument | None
     """The files that it declares as its results; `null`: it declares none."""
 

@@ -117,9 +117,9 @@ class LiveJob(Document):
     stopping: bool
     """Whether its ranks are being ended."""
     alert: str | None
-    """That it seems to hang, and why, while it does."""
+    """Why it seems to hang, while it does."""
     user: str | None
-    """Who submitted it; `null`: not recorded."""
+    """The user who submitted it; `null`: not recorded."""
     sweep: str | None = None
     """Id of the sweep that it is part of; of a job by itself it is left out."""
 

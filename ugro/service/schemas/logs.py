@@ -79,7 +79,7 @@ class NodeUse(Document):
 
 
 class UnfinishedLine(Document):
-    """A line whose end has not come. `number` tells it apart from those before and after it in its log."""
+    """A line whose end has not come. `number` distinguishes it from those before and after it in its log."""
 
     line: LogLine
     number: int

@@ -29,7 +29,7 @@ class NamedJob(Document):
 class JobSelection(Document):
     """The jobs that are meant, each once, in the order of the references.
 
-    `question`: what to ask before a command that changes something acts on several jobs that nobody named one by one.
+    `question`: what to ask before a command that changes something acts on several jobs not named one by one.
     """
 
     found: tuple[NamedJob, ...]

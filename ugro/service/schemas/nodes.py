@@ -8,7 +8,7 @@ class DrainDocument(Document):
     """Why a node gets no new jobs."""
 
     reason: str
-    """As the user said it."""
+    """The reason as the user typed it."""
     since: Moment
     """When it was drained."""
 

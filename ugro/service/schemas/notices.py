@@ -56,13 +56,13 @@ class LeftAlone(Notice):
 
 
 class TellingNodes(Notice):
-    """The nodes of a job are being told its new time limit."""
+    """The new time limit of a job is being sent to its nodes."""
 
     job: str
 
 
 class AskedToSave(Notice):
-    """A job is being asked to save a checkpoint; `signalled` ranks were told so far, `seconds` ago."""
+    """A job is being asked to save a checkpoint; `signalled` ranks got the signal so far, `seconds` ago."""
 
     title: str
     seconds: float | None

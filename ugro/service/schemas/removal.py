@@ -55,7 +55,7 @@ class RemovePlan(Plan):
 
 
 class PlanRemove(Request[RemovePlan]):
-    """Plan to remove ended jobs wholly. With `with_checkpoints` those that have some need no consent of their own."""
+    """Plan to remove ended jobs entirely. With `with_checkpoints`, jobs with checkpoints need no separate consent."""
 
     function: ClassVar[str] = "removal.plan_remove"
     jobs: tuple[str, ...]

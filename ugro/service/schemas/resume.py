@@ -15,7 +15,7 @@ from ugro.service.schemas.jobs import CheckpointDocument, JobDocument
 from ugro.service.schemas.starting import Expected
 
 BEGIN_AGAIN, SMALLER_BATCH, RESUME = "begin_again", "smaller_batch", "resume"
-"""The questions of a ResumePlan, besides whether much code is sent. That of the smaller batch is optional."""
+"""The questions of a ResumePlan, apart from whether much code is sent. That of the smaller batch is optional."""
 
 
 class CodeSourceDocument(Document):

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, PlainSerializer, SecretStr
 from ugro.service.schemas.base import Document, Moment, Request
 
 Value = Annotated[SecretStr, PlainSerializer(SecretStr.get_secret_value, return_type=str, when_used="json")]
-"""A value on its way over the socket of the state directory; whoever prints the request sees asterisks."""
+"""A value on its way over the socket of the state directory; a printed request shows asterisks."""
 
 
 class SecretDocument(Document):

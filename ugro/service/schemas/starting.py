@@ -9,7 +9,7 @@ from ugro.service.schemas.jobs import JobDocument
 class Expected(Document):
     """When a waiting job will probably start, null if that is not known, and that in words.
 
-    `never`: not as things are.
+    `never`: it is unschedulable.
     """
 
     at: Moment | None

@@ -47,7 +47,7 @@ services: files
 
 
 class User(NamedTuple):
-    """A host's user. Nobody on this machine has the uid; the name is known on the host alone."""
+    """A host's user. The uid is free on this machine; the name is known on the host alone."""
 
     name: str
     uid: int
@@ -58,7 +58,7 @@ class User(NamedTuple):
 
 
 def free_uids() -> Iterator[int]:
-    """Uids that nobody has on this machine, whichever directory service tells of its users."""
+    """Yield uids that are free on this machine, whichever directory service its users come from."""
     return (uid for uid in itertools.count(FIRST_UID) if not _known(uid))
 
 

@@ -54,7 +54,7 @@ class Host(Machine):
             self._sshd.wait(timeout=5)
 
     def reset(self) -> None:
-        """As it was when new, but for the host key: rebooted, an empty home, bash, no programs, the cable in."""
+        """Make it as when new, except the host key: rebooted, an empty home, bash, no programs, the cable in."""
         self.heal()
         self.limit_rate(None)
         self._accept_tcp()
@@ -67,7 +67,7 @@ class Host(Machine):
     # Files and programs
 
     def path(self, relative: str | Path) -> Path:
-        """Where something in the home really is, for looking at it from outside."""
+        """Return the real path of something in the home, to read it from outside."""
         return self._folder / "home" / relative
 
     def write(self, relative: str | Path, text: str, mode: int = 0o644) -> Path:
@@ -233,7 +233,7 @@ class Host(Machine):
 
 
 def _blas_settings() -> dict[str, str]:
-    """What numpy needs to know on a machine whose processor OpenBLAS misjudges."""
+    """Return the settings that numpy needs on a machine whose processor OpenBLAS misjudges."""
     return {key: os.environ[key] for key in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if key in os.environ}
 
 

@@ -102,7 +102,7 @@ class Machine:
         return process
 
     def processes(self) -> list[ProcessView]:
-        """What runs here, without the first process."""
+        """Return the processes here, without the first one."""
         found = []
         for pid, process in self.members():
             with contextlib.suppress(psutil.NoSuchProcess):

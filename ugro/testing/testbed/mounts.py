@@ -27,7 +27,7 @@ GPUS = (
     "/usr/bin/nvidia-smi", "/usr/local/bin/nvidia-smi", "/usr/lib/wsl/lib", "/usr/local/nvidia",
     "/proc/driver", "/dev/nvidia*", "/dev/dri", "/dev/kfd",
 )  # fmt: skip
-"""What tells of this machine's GPUs, or opens one. A host has none but what a test installs."""
+"""Paths that show this machine's GPUs, or open one. A host has none but those that a test installs."""
 
 READ_AND_PASS = 0o005
 

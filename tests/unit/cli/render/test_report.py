@@ -35,6 +35,6 @@ def test_a_bundle_has_each_module_once_after_what_it_imports() -> None:
     assert not re.search(r"^(import|export)\b", code, re.M)
 
 
-def test_what_is_no_number_is_no_json() -> None:
+def test_a_report_refuses_values_that_are_no_numbers() -> None:
     with pytest.raises(ValueError):
         report_page("t", {"x": float("nan")})

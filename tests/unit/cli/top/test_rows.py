@@ -104,14 +104,14 @@ def test_every_column_sorts_and_every_word_filters() -> None:
     assert [row.key for row in gpu_rows(view, Use(), words="gpu2")] == ["GPU-2"]
 
 
-def test_the_use_of_a_gpu_is_a_line_with_gaps_while_its_node_is_silent() -> None:
+def test_draws_the_use_of_a_gpu_with_gaps_while_its_node_is_unreachable() -> None:
     use = Use()
     for _ in range(SAMPLES + 5):
         use.take(a_view())
     assert use.of("GPU-1") == "▄" * SAMPLES and use.of("GPU-2") == " " * SAMPLES and use.of("other") == " " * SAMPLES
 
 
-def test_the_line_above_says_what_needs_a_person() -> None:
+def test_the_summary_begins_with_what_needs_the_user() -> None:
     line = summary(a_view(attended=False))
     assert line == (
         "no scheduler runs: ugro serve · gpu2 unreachable · 3 nodes · 1 of 2 GPUs taken · 1 running · 2 waiting"

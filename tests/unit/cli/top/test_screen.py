@@ -171,7 +171,7 @@ async def test_says_that_there_is_no_contact_until_there_is_one_again(answers: A
         assert not band.display
 
 
-async def test_the_keys_are_told(answers: Answers) -> None:
+async def test_shows_the_keys(answers: Answers) -> None:
     app = screen(answers)
     async with app.run_test(size=(80, 24)) as pilot:
         await begin(app, pilot)

@@ -58,7 +58,7 @@ def test_the_refusals_are_those_at_the_likeliest_address() -> None:
     st.dictionaries(st.sampled_from(ADDRESSES), st.sampled_from((*ADDRESSES, "10.0.0.2")), max_size=8),
     st.booleans(),
 )
-def test_what_is_found_is_reached_by_all_and_means_one_machine(
+def test_the_found_address_is_reached_by_all_and_means_one_machine(
     own: list[str], routes: dict[str, str], together: bool
 ) -> None:
     host = said(*(way(f"peer{number}", address) for number, address in enumerate(own)), network="n")
@@ -88,7 +88,7 @@ def test_one_node_alone_meets_at_its_loopback_whatever_its_train_address_is() ->
 async def test_a_node_without_an_answer_is_asked_again_before_it_counts(
     monkeypatch: pytest.MonkeyPatch, answers: tuple[str, ...]
 ) -> None:
-    """A cable may be out for the moment of the look before a launch; what a node refuses stays refused."""
+    """A cable may be out at the moment of the check before a launch; what a node refuses stays refused."""
     answer = {
         "none": NoAnswer("b", "no answer"),
         "wrong": NodeRefused("b", "wrong"),

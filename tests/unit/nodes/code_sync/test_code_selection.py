@@ -17,13 +17,13 @@ from ugro.nodes.code_sync import snapshot as snapshot_module
 
 
 def git(root: Path, *args: str) -> str:
-    """Run git as somebody."""
+    """Run git with a user's name and address set; return its output."""
     who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
     return subprocess.run(["git", "-C", root, *who, *args], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def selected(root: Path) -> set[str]:
-    """The selected paths but the ignore files themselves."""
+    """Return the selected paths except the ignore files themselves."""
     return {path for path in select_files(root).files if not path.endswith("ignore")}
 
 
@@ -136,7 +136,7 @@ TRACKED = (
 )
 
 
-def test_what_git_tracks_is_sent_whatever_its_folder_is_called(work: Path) -> None:
+def test_sends_tracked_files_whatever_their_folder_is_called(work: Path) -> None:
     plant(work, {name: "x" for name in (*TRACKED, ".env", "key.pem", ".ugro/token", "main.py")})
     plant(work, {".gitignore": "data/\n*.pt\n"})
     git(work, "init")
@@ -164,7 +164,7 @@ def test_a_package_is_code_whatever_it_is_called(work: Path, in_git: bool) -> No
     assert set(select_files(work).left_out) == {"mylib/wandb/", "mylib/checkpoints/.env"}
 
 
-def test_what_is_left_out_is_counted_up_to_a_bound(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_excluded_files_up_to_a_bound(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot_module, "COUNTED", 3)
     plant(work, {f"wandb/{number}": "12" for number in range(9)} | {"main.py": ""})
     assert select_files(work).left_out == {"wandb/": Bulk(3, 6, more=True)}
@@ -191,7 +191,7 @@ def test_the_state_directory_is_not_part_of_the_code(work: Path, monkeypatch: py
     assert selected(work) == {"a.py"}
 
 
-def test_what_cannot_be_sent_is_named(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_files_that_cannot_be_sent(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(work, {"a.py": "", "sub/b.py": "", "locked": ""})
     links = {"in": "sub/b.py", "sub/up": "../a.py", "dangling": "not-yet", "folder": "sub", "out": "../secret"}
     links |= {"absolute": str(work / "a.py"), "there-and-back": "../work/a.py", "via": "folder/../../secret"}
@@ -235,7 +235,7 @@ def test_no_directory(work: Path) -> None:
         select_files(work / "nowhere")
 
 
-def test_a_link_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_a_link_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "t.py").touch()
     (tmp_path / "link").symlink_to("t.py")
 

@@ -51,7 +51,7 @@ def contents(folder: Path) -> dict[str, Any]:
 # What differs
 
 
-def test_what_differs_is_told_by_name_and_a_files_time_is_no_difference(work: Path) -> None:
+def test_names_what_differs_and_ignores_file_times(work: Path) -> None:
     before = snapshot(plant(work, {"same.py": "x", "a.py": "1", "old.py": "", "run.sh": "", "bin": "x"}))
     os.utime(work / "same.py", (1, 1))
     (work / "run.sh").chmod(0o755)
@@ -121,7 +121,7 @@ async def test_a_file_may_take_the_place_of_a_folder_of_the_earlier_code_and_the
         ({"sub/results": "of the job"}, {"sub": "a file in place of a folder of code and results"}),
     ],
 )
-async def test_where_the_job_wrote_a_file_new_code_is_refused_and_nothing_is_touched(
+async def test_refuses_new_code_where_the_job_wrote_a_file_and_changes_nothing(
     work: Path, job: Path, node: LocalTransport, wrote: dict[str, str], new: dict[str, str]
 ) -> None:
     before = snapshot(plant(work, {"t.py": "raise", "old.py": "", "sub/x.py": ""}))
@@ -181,7 +181,7 @@ async def test_code_that_was_moved_behind_a_link_is_left_there(work: Path, job: 
     assert contents(elsewhere) == {"a": b"a", "b": b"b"} and (job / "code/data").is_symlink()
 
 
-async def test_what_the_job_wrote_just_like_the_new_code_is_no_conflict(
+async def test_a_file_that_the_job_wrote_like_the_new_code_is_no_conflict(
     work: Path, job: Path, node: LocalTransport
 ) -> None:
     before = snapshot(plant(work, {"t.py": "raise"}))
@@ -321,7 +321,7 @@ async def test_a_replacement_that_is_cut_short_anywhere_is_carried_on(
     raise AssertionError("it never came to its end")
 
 
-async def test_what_was_cut_short_is_finished_before_newer_code_comes(
+async def test_finishes_an_interrupted_push_before_newer_code_comes(
     work: Path, job: Path, node: LocalTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = snapshot(plant(work, {"t.py": "1", "first.py": ""}))

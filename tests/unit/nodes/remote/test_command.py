@@ -41,7 +41,7 @@ async def test_ends_with_the_connection(remote: SshTransport) -> None:  # noqa: 
             await asyncio.sleep(0.05)
 
 
-async def test_what_an_ended_command_left_running_stays(remote: SshTransport) -> None:  # noqa: F811
+async def test_leaves_background_processes_of_an_ended_command_running(remote: SshTransport) -> None:  # noqa: F811
     outcome = await run_command(remote, ["sleep 300 >/dev/null 2>&1 & echo $!; kill -9 $$"])
     os.kill(int(outcome.text), signal.SIGTERM)
     assert outcome.status == -9

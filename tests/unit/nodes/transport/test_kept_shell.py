@@ -154,7 +154,7 @@ async def test_calls_share_a_shell_and_nothing_in_it(here: LocalTransport) -> No
     assert lines[3:] == expected[3:]
 
 
-async def test_what_an_earlier_call_left_running_does_not_speak_for_a_later_one(here: LocalTransport) -> None:
+async def test_output_of_an_earlier_call_is_not_in_the_answer_of_a_later_one(here: LocalTransport) -> None:
     await here.ask("{ sleep 0.2; echo late; } &")
     await asyncio.sleep(0.4)
     assert (await here.ask("echo mine")).text == "mine\n"
@@ -260,7 +260,7 @@ async def test_closing_ends_shell_and_call(here: LocalTransport) -> None:
     assert (await here.ask("echo again")).text == "again\n"
 
 
-def test_a_transport_that_nobody_closes_leaves_nothing(home: Path) -> None:
+def test_an_unclosed_transport_leaves_nothing(home: Path) -> None:
     async def forget() -> str:
         transport = LocalTransport(builders.this_machine())
         return (await transport.ask(PID)).text.strip()

@@ -152,7 +152,7 @@ async def test_the_inventory_comes_before_the_file(write: Write) -> None:
     assert found.by_hand.endswith(f"-l b -i '{Path('~/my key').expanduser()}' gpu")
 
 
-async def test_a_mistake_is_told_with_its_line(write: Write) -> None:
+async def test_reports_a_mistake_with_its_line(write: Write) -> None:
     error = await refused(write("Host gpu\n  Prot 22\n"), KeyUnusable)
     assert "line 2" in error.message and "prot" in error.message and error.hint.startswith("correct it")
     error = await refused(write("", "").model_copy(update={"ssh_config": "/nowhere/at all"}), KeyUnusable)
@@ -404,7 +404,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("option", list(REFUSED)[:3])
-async def test_what_cannot_be_honoured_is_named(
+async def test_names_options_that_cannot_be_honoured(
     server: ScriptedServer, write: Write, tmp_path: Path, option: str
 ) -> None:
     error = await refused(write(f"{base(server, tmp_path)}{option}\n", server.known()), KeyUnusable)
@@ -429,7 +429,7 @@ async def test_the_environment_is_sent_but_for_the_language(
     assert server.environments[-1] == {"MY_TOKEN": "t", "A": "b c", "D": "e"}
 
 
-async def test_a_proxy_command_carries_the_connection_and_its_words(
+async def test_a_proxy_command_carries_the_connection_and_its_errors_are_shown(
     server: ScriptedServer, write: Write, tmp_path: Path
 ) -> None:
     relay = tmp_path / "re lay"
@@ -498,7 +498,7 @@ Host last
 # Logins that fail
 
 
-async def test_the_words_of_a_server_that_turns_away_are_told(
+async def test_shows_what_a_server_says_that_refuses_the_connection(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -511,7 +511,7 @@ async def test_the_words_of_a_server_that_turns_away_are_told(
     assert "it says: Not allowed at this time" in error.message and "PerSourcePenalties" in error.hint
 
 
-async def test_a_server_without_keys_or_with_too_many_is_told(write: Write, tmp_path: Path, home: Path) -> None:
+async def test_reports_a_server_that_takes_no_keys(write: Write, tmp_path: Path, home: Path) -> None:
     server = ScriptedServer(tmp_path, "server")
 
     class NoKeys(asyncssh.SSHServer):
@@ -526,7 +526,7 @@ async def test_a_server_without_keys_or_with_too_many_is_told(write: Write, tmp_
         assert "takes no keys, only: " in error.message and "password" in error.message
 
 
-def test_a_label_of_settings_is_what_a_person_typed() -> None:
+def test_a_label_of_settings_is_as_typed() -> None:
     settings = SshSettings("me@there", "there", {"port": ("2200",), "hostname": ("h",)}, ("-F", "a b", "-l", "me"))
     assert settings.by_hand == "ssh -F 'a b' -l me there"
     assert settings.known_as == "[h]:2200"

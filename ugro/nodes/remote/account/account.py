@@ -36,7 +36,7 @@ class FileMode:
 
 @dataclass(frozen=True)
 class Account:
-    """What an account shows of itself. None and empty: not known.
+    """Facts about the account on a node. None and empty: not known.
 
     `modes` are those of `home`, `ssh` and `file`. `config` has the lines of `config_path`, the configuration of sshd,
     that concern keys; None: it may not be read.

@@ -1,4 +1,4 @@
-"""Checkpoints on one node: which there are, whether they are whole, and how one comes to this machine."""
+"""Checkpoints on one node: finds them, says whether they are complete, and brings one to this machine."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ _SEARCH = TypeAdapter(_Found)
 
 
 async def find(transport: Transport, job_dir: str, roots: Sequence[str], pattern: str, since: float) -> SearchResult:
-    """The checkpoints below some directories of a node that a job may have written: since it began, by its own files in
-    `job_dir`, or since then (the node's clock, epoch seconds) where these do not tell.
+    """Find the checkpoints below some directories of a node that a job may have written: since it began, by its own
+    files in `job_dir`, or since `since` (the node's clock, epoch seconds) where these do not say.
 
     Raises:
-        NodeRefused: the look did not come to its end. NodeError: as `Transport.run` does.
+        NodeRefused: the search did not finish. NodeError: as `Transport.run` does.
     """
     args = (f"{since:.3f}", pattern, job_dir, *roots)
     answer = await ask_script(

@@ -136,7 +136,7 @@ async def sample_clock(transport: Transport) -> ClockReading | None:
 
 
 def clock_sample(asked_at: float, answered_at: float, reply: bytes) -> ClockReading | None:
-    """What one answer of `date +%s.%N` says. BusyBox knows no %N: then it is good to half a second."""
+    """Parse one answer of `date +%s.%N`. BusyBox knows no %N: then it is exact to half a second."""
     match = _TIME.fullmatch(reply)
     if not match:
         return None

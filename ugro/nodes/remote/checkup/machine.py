@@ -45,7 +45,7 @@ class Power(Record):
 
 
 class MachineReport(Record):
-    """What the machine says of itself; None where it does not say.
+    """The machine's answer to a checkup; None where it does not say.
 
     `simulated`: it is one of the sandbox's. `open_files` is None where there is no limit. `kills_at_logout`: logind
     ends what a user's session leaves behind. `persistence` and `compute_caps` are by UUID of the GPU. `complete` is

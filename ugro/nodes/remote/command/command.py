@@ -10,7 +10,7 @@ from ugro.nodes.transport.base import Output
 
 
 def as_words(words: Sequence[str]) -> Sequence[str]:
-    """Return what is run for the words that a person typed: one word is a line for /bin/sh."""
+    """Return what is run for the words that the user typed: one word is a line for /bin/sh."""
     return ("/bin/sh", "-c", *words) if len(words) == 1 else words
 
 

@@ -51,7 +51,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Wanted:
-    """A file below a folder of a node, its size there as it was listed, and where it goes on this machine."""
+    """A file below a folder of a node, its size there as it was listed, and its place on this machine."""
 
     path: str
     size: int
@@ -218,7 +218,7 @@ class _Arrived:
 
 
 class _Receiver:
-    """Takes the stream of `send_files.py` apart. What goes wrong here is kept, since a transport may not be told."""
+    """Parses the stream of `send_files.py`. Errors are kept here, since a transport's callback must not raise them."""
 
     def __init__(self, node: str, held: Sequence[_Held], progress: Progress) -> None:
         self._node = node

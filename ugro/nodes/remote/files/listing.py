@@ -88,7 +88,7 @@ async def find_files(transport: Transport, folder: str, base_dir: str, globs: Se
 
 
 def _outermost(roots: set[str]) -> list[str]:
-    """Those that lie in no other one."""
+    """Return the roots that lie in no other one."""
     return sorted(root for root in roots if not any(str(above) in roots for above in _above(root)))
 
 

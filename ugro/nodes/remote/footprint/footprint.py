@@ -82,7 +82,7 @@ class Footprint:
 
     @property
     def own(self) -> list[str]:
-        """What `clean` would remove, and links that it would have to follow for that, in names for people."""
+        """The names, for people, of what `clean` would remove, and of links that it would have to follow for that."""
         environments = (one.name for one in self.environments)
         names = [
             *(f"jobs/{job.id}" for job in self.jobs),

@@ -1,4 +1,4 @@
-"""What a node says of itself in one round trip: its clock, load, memory, disk, GPUs and who computes on them.
+"""Observes a node in one round trip: its clock, load, memory, disk, GPUs and the processes on them.
 
 `on_node/probe.sh` collects, `parse_probe` understands; nothing here trusts a value. nvidia-smi's output is no stable
 interface, so rows are read by the names in the CSV header, anything that is not a number is None, and every line that
@@ -121,9 +121,9 @@ async def hear(transport: Transport, script: str, args: Sequence[str], nonce: st
 def parse_probe(node: str, output: str, asked_at: float, answered_at: float, nonce: str) -> NodeView:
     """Understand the output of PROBE_SCRIPT, which began and ended at these moments of the master's clock.
 
-    `seen_at` is the latter. The node tells the time first and last, so that `clock_offset`, the
-    difference of the two midpoints, does not suffer from a slow nvidia-smi. Output that ends early counts as far as
-    its sections are whole. A lost GPU of which only the index is known has an empty UUID.
+    `seen_at` is the latter. The node prints its time first and last, so that `clock_offset`, the
+    difference of the two midpoints, does not suffer from a slow nvidia-smi. Of output that ends early the complete
+    sections count. A lost GPU of which only the index is known has an empty UUID.
 
     Raises:
         NodeRefused: the part about the machine itself is missing or broken.
@@ -207,9 +207,9 @@ def _findings(sections: list[Section]) -> Iterator[Gpu | str]:
 
 
 def _known(sections: list[Section]) -> dict[str, Gpu]:
-    """Who is who among GPUs without a row: by UUID, by index and by place on the PCI bus.
+    """Return the GPUs that may have no row: by UUID, by index and by place on the PCI bus.
 
-    Told by `nvidia-smi -L`, by the driver in /proc (its UUID is "GPU-????…" for a GPU that never came up), and by a
+    Sources are `nvidia-smi -L`, the driver in /proc (its UUID is "GPU-????…" for a GPU that never came up), and a
     complaint about a place when one UUID was asked for.
     """
     known: dict[str, Gpu] = {}
@@ -229,7 +229,7 @@ def _known(sections: list[Section]) -> dict[str, Gpu]:
 
 
 def _lost(complaint: str, known: dict[str, Gpu]) -> Gpu | None:
-    """The GPU that a complaint is about, if it can be told."""
+    """Return the GPU that a complaint is about, if it can be identified."""
     match = _HANDLE.search(complaint)
     if not match:
         return None

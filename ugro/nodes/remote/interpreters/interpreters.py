@@ -48,7 +48,7 @@ Trying = Callable[[str], None]
 
 
 class Facts(Record):
-    """What an interpreter says of itself and its torch. `can_make`: it can make a virtual environment with pip."""
+    """Facts about an interpreter and its torch. `can_make`: it can make a virtual environment with pip."""
 
     python: str = Field(pattern=r"^\d{1,3}(\.\d{1,3}){2}$")
     executable: str

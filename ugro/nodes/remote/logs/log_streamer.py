@@ -1,7 +1,7 @@
 """Brings the logs of a run to the master, byte by byte in order, and reads them back as one stream of lines.
 
-A log's copy on the master is always a prefix of the log on the node, so its size is the offset to go on from: after a
-dropped connection, a killed follower or a restarted master nothing is lost and nothing is repeated. `pieces.jsonl`
+A log's copy on the master is always a prefix of the log on the node, so its size is the offset to continue from: after
+a dropped connection, a killed follower or a restarted master nothing is lost and nothing is repeated. `pieces.jsonl`
 beside the copies notes when each piece came, which is what interleaves the ranks.
 
 Logs have any length, and so have their lines. Nothing here holds more of them than `TOTAL`, and a window of a log is
@@ -109,8 +109,8 @@ async def fetch(
 
 
 async def ends(transport: Transport, paths: RunPaths, lines: int, limit: int) -> dict[str, LogEnd]:
-    """Where the last lines of a run's logs begin, by the name of their copies: `lines` of them (0: however many), and
-    no more than `limit` bytes. Nothing is brought.
+    """Return where the last lines of a run's logs begin, by the name of their copies: `lines` of them (0: however
+    many), and no more than `limit` bytes. Fetch nothing.
 
     Raises:
         NodeError: the node cannot be read now.
@@ -150,7 +150,7 @@ async def append_output(copy: Path, at: float, offset: int, piece: bytes) -> Non
 
 
 def _offsets(folder: Path, node_rank: int, starts: Mapping[str, int]) -> Iterator[tuple[str, int]]:
-    """The name on the node and the offset to go on from of each log that has a copy, or is to have one from there."""
+    """Yield the name on the node and the offset to continue from, of each log that has a copy or is in `starts`."""
     own = copy_name("log", node_rank)
     names = {path.name for path in folder.glob("rank-*")} | {own} | {name for name in starts if name[:4] == "rank"}
     for name in sorted(names):
@@ -189,7 +189,7 @@ class StreamedLine:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A line whose end has not come. `number` tells it apart from those before and after it in its log."""
+    """A line whose end has not come. `number` distinguishes it from those before and after it in its log."""
 
     line: StreamedLine
     number: int
@@ -199,10 +199,10 @@ class Unfinished:
 class LogReader:
     """Reads the copies in the order in which their pieces came, from where it stopped the last time.
 
-    Ranks that came in one look are merged by their share of lines: what ranks of a gang say in step stands together.
-    `rank` leaves out the other ranks and the setup; `torchrun` adds what torchrun itself says on each node. `setup`
-    leaves only what the setup command says. `only` are the names of the copies that count, where not all do. `starts`
-    are the offsets of their logs at which copies begin.
+    Ranks whose pieces came at the same time are merged in proportion to their lines, so that lines which the ranks of a
+    gang print in step stand together. `rank` leaves out the other ranks and the setup; `torchrun` adds torchrun's own
+    output on each node. `setup` leaves only the setup command's output. `only` are the names of the copies that count,
+    where not all do. `starts` are the offsets of their logs at which copies begin.
     """
 
     folder: Path
@@ -256,9 +256,9 @@ class LogReader:
                     yield self._give(_line(name, partial, self._read[name]))
 
     def unfinished(self) -> Unfinished | None:
-        """What rank 0 (or the one that is read alone) has begun to say since its last line: a progress bar, perhaps.
+        """Return the unfinished line of rank 0 (or of the one that is read alone): a progress bar, perhaps.
 
-        As far as it came with the last lines; None where nothing did.
+        As far as it came with the last lines; None if nothing did.
         """
         name = f"rank-{self.rank or 0}.log"
         if not (partial := self._partial.get(name)):
@@ -287,7 +287,7 @@ class LogReader:
         return (path for path in sorted(self.folder.glob("*.log")) if self._wanted(path.name))
 
     def _new_pieces(self) -> Iterator[dict[str, int]]:
-        """What came since the last call, grouped by look: where each copy ended then."""
+        """Yield what came since the last call, grouped by the time it came: where each copy ended then."""
         at, group = 0.0, dict[str, int]()
         for piece in self._pieces():
             if piece["at"] != at and group:
@@ -379,13 +379,13 @@ def last_lines(path: Path, count: int) -> int:
 
 
 def line_at(path: Path, offset: int) -> int:
-    """Where the line begins to which the byte before an offset belongs, or the offset where that ends a line."""
+    """Return where the line of the byte before an offset begins, or the offset if that byte ends a line."""
     before = read_span(path, max(0, offset - LONGEST_LINE), offset)
     return offset - len(before) + before.rfind(b"\n") + 1
 
 
 def begin_of_line(path: Path, offset: int) -> int:
-    """Where the first line begins that is whole from an offset on."""
+    """Return the offset of the first complete line from an offset on."""
     if offset <= 0:
         return 0
     with open(path, "rb") as file:

@@ -17,7 +17,7 @@ _WAY = TypeAdapter(Annotated[str, Field(min_length=1, max_length=100)])
 
 
 async def obstacle(transport: Transport, address: str, port: int) -> str | None:
-    """What keeps a node from a TCP connection to an address, in a few words; None: nothing does.
+    """Return what keeps a node from a TCP connection to an address, in a few words; None: nothing does.
 
     Raises:
         NodeError: the node cannot be asked.

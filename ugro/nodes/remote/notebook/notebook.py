@@ -1,6 +1,6 @@
 """Starts a Jupyter server as a job on a node, and finds it there.
 
-The server tells its port in a file of its runtime folder, which is in the run's folder and goes with it.
+The server writes its port into a file of its runtime folder, which is in the run's folder and is removed with it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ugro.nodes.remote.bundle import load
 from ugro.nodes.transport import Transport
 
 RUNTIME = "jupyter"
-"""Folder in a run's folder for what its Jupyter server says of itself."""
+"""Folder in a run's folder for the runtime files of its Jupyter server."""
 
 LOOK_TIMEOUT = 20.0
 

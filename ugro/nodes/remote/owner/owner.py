@@ -12,11 +12,11 @@ LONGEST = 200
 
 
 async def claim(transport: Transport, owner_line: str, takeover: bool) -> str:
-    """Make a node this master's if it is nobody's. Returns the line that stands on the node then, made harmless.
+    """Claim a node for this master if it has none. Return the line that stands on the node then, made harmless.
 
     `owner_line` is `<master id> <user>@<host> since <ISO time>`. A line with the same first word is this master's own
     and is kept as it is; another master's stays unless `takeover`. Of several masters at the same time one wins, and
-    all are told which. The base directory is made (0700) where it is missing.
+    all get its line. The base directory is made (0700) where it is missing.
 
     Raises:
         InputError: `owner_line` is not one line of printable text of at most 200 characters.

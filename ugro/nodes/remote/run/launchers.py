@@ -100,7 +100,7 @@ def deepspeed_options(launch: NodeLaunch) -> list[str]:
 
 
 def own_variables(launch: NodeLaunch) -> dict[str, str]:
-    """Return what a process without rank variables is told of the others, so that a script can meet them by itself."""
+    """Return the variables that describe the other processes to one without rank variables, so that they can meet."""
     if launch.launcher in NEEDS:
         return {}
     return {

@@ -31,7 +31,7 @@ from ugro.nodes.remote.setup.setup import OF_INVENTORY, JobInterpreters
 from ugro.nodes.transport import Transport
 
 PORTS = (29500, 30499)
-"""Where the port of a job's rendezvous is looked for: torchrun's default port and the thousand that follow."""
+"""Ports for a job's rendezvous, from first to last: torchrun's default port and about a thousand that follow."""
 
 TIME_LIMIT = "time-limit"
 """The file in a run's folder with the time limit that its ranks keep. Runs of an earlier UGRO have none."""
@@ -76,14 +76,14 @@ class NodeLaunch:
     part: GpuPart | None = None
     """What the job declared of the GPU that it shares with others."""
     resume_from: str | None = None
-    """The checkpoint to go on from, on this node; may begin with `~/`."""
+    """The checkpoint to resume from, on this node; may begin with `~/`."""
     resume_words: tuple[str, ...] = ()
-    """Arguments that tell the script of it, with {path} in its place; UGRO_RESUME_FROM does so besides."""
+    """Arguments that pass it to the script, with {path} in its place; UGRO_RESUME_FROM has it, too."""
     resume_of_each_rank: bool = False
     """Whether that path has `{rank}` in it, for `rank.py` to fill in."""
     launcher: str = "torchrun"
     launcher_args: tuple[str, ...] = ()
-    """Options of the launcher besides those that UGRO sets."""
+    """Options of the launcher that are added to those that UGRO sets."""
     world: tuple[tuple[str, int, tuple[str, ...]], ...] = ()
     """The name of every node of the attempt, by node rank, with the number of its ranks and its GPUs."""
 
@@ -129,10 +129,10 @@ _PREPARED = TypeAdapter(PreparedNode)
 
 
 def rank_environment(launch: NodeLaunch) -> dict[str, str]:
-    """The variables a rank finds besides torchrun's own; the job's own `env` wins over what UGRO suggests."""
+    """Return the variables of a rank that torchrun does not set; the job's own `env` wins over what UGRO suggests."""
     env: dict[str, str] = {}
     if launch.interface:
-        # NCCL takes prefixes unless told `=`; gloo takes exact names only.
+        # NCCL takes prefixes, unless `=` is before the name; gloo takes exact names only.
         env |= {"NCCL_SOCKET_IFNAME": f"={launch.interface}", "GLOO_SOCKET_IFNAME": launch.interface}
     if launch.launcher == "accelerate" and not launch.gpus:
         env["ACCELERATE_USE_CPU"] = "true"  # its option --cpu would start a single process
@@ -153,7 +153,7 @@ def rank_environment(launch: NodeLaunch) -> dict[str, str]:
 
 
 def launch_script(launch: NodeLaunch) -> str:
-    """Return the text of `launch.sh`: what a person would type, plus the files that say what came of it.
+    """Return the text of `launch.sh`: what a user would type, plus the files that say what came of it.
 
     With arguments it starts nothing: it runs them in the environment of the ranks, as a command of its own.
     """
@@ -254,10 +254,10 @@ async def prepare(
     launcher: str = "torchrun",
     interpreters: JobInterpreters = OF_INVENTORY,
 ) -> PreparedNode:
-    """See that a node can start its part: its python, what the launcher needs there, and (rank 0) a free port.
+    """Check that a node can start its ranks: its python, what the launcher needs there, and (rank 0) a free port.
 
-    It also tells its ways to the peers; with `knock`, a peer from which that port brings no answer is out of reach.
-    `interpreters` are what runs the job where that is not what the inventory says.
+    The answer also has its routes to the peers; with `knock`, a peer without an answer at that port is out of reach.
+    `interpreters` run the job where they differ from the inventory's.
 
     Raises:
         NodeRefused: it cannot, with the reason in words.
@@ -345,7 +345,7 @@ class Stopped:
 async def stop(transport: Transport, paths: RunPaths, uid: str, grace: float, *, began: bool = False) -> Stopped:
     """End every process of a run: SIGTERM, `grace` seconds of patience, SIGKILL.
 
-    `began` says that it was seen there: where nothing tells of it any more, that does not prove that it never started.
+    `began`: it was seen there before, so that missing files do not prove that it never started.
 
     Raises:
         NodeError: the node cannot be reached; what happened there is unknown.
@@ -362,7 +362,7 @@ async def stop(transport: Transport, paths: RunPaths, uid: str, grace: float, *,
 
 
 async def detached(transport: Transport, paths: RunPaths, uid: str) -> tuple[RunProcess, ...]:
-    """What runs of a run outside of torchrun's own tree. Nothing is ended.
+    """Return the processes of a run outside of torchrun's own tree. Nothing is ended.
 
     Raises:
         NodeError: the node cannot be read.
@@ -378,7 +378,7 @@ def _processes(text: str) -> tuple[RunProcess, ...]:
 
 
 def program_name(words: Sequence[str]) -> str:
-    """What a command line runs: its program, and the script of an interpreter. Other arguments may be secrets."""
+    """Return what a command line runs: its program, and an interpreter's script. Other arguments may be secrets."""
     program, *rest = words
     name = program.rsplit("/", 1)[-1]
     if INTERPRETER.fullmatch(name):

@@ -30,7 +30,7 @@ _LOG_SIZE = re.compile(r" *([0-9]{1,18}) rank-([0-9]{1,9})\.log")
 
 
 async def look(transport: Transport, runs: Sequence[RunPaths]) -> list[RunFiles]:
-    """What the files of several runs on one node say, in one round trip.
+    """Read the files of several runs on one node, in one round trip.
 
     Raises:
         NodeError: the node cannot be read, which says nothing about the runs.
@@ -42,7 +42,7 @@ async def look(transport: Transport, runs: Sequence[RunPaths]) -> list[RunFiles]
 
 
 def require_all(transport: Transport, found: list[RunFiles], runs: Sequence[RunPaths]) -> list[RunFiles]:
-    """What was found of the runs that were asked for.
+    """Return what was found if it is all of the runs that were asked for.
 
     Raises:
         NodeRefused: it is not all of them.
@@ -53,9 +53,9 @@ def require_all(transport: Transport, found: list[RunFiles], runs: Sequence[RunP
 
 
 def parse_look(text: str, nonce: str) -> list[RunFiles]:
-    """The runs in the output of `look.sh` as far as it is whole.
+    """Return the runs in the complete sections of `look.sh`'s output.
 
-    Lines that make no sense are passed over: a file may be half written, or written by another program.
+    Invalid lines are passed over: a file may be half written, or written by another program.
     """
     sections = read_sections(text, nonce)
     clock = next((section.arguments for section in sections if section.name == "clock"), ())

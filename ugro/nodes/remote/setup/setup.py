@@ -28,7 +28,7 @@ ENVIRONMENTS = "setups"
 
 FIND_TIMEOUT = 20.0
 SETUP_TIMEOUT = 60.0
-"""Seconds for one look at a setup; the command itself goes on beside it."""
+"""Seconds for one check of a setup; the command itself runs beside it."""
 
 COMMAND_LENGTH = 100
 """Characters of a command that messages show."""
@@ -168,13 +168,13 @@ async def find_python(transport: Transport, python: str) -> str:
 
 
 async def look_at_setup(transport: Transport, setup: NodeSetup, have: int, *, start: bool) -> SetupSeen:
-    """Look how far a setup is, and with `start` begin it where nobody does. `have`: bytes of its output that are here.
+    """Check how far a setup is, and with `start` begin it if it does not run. `have`: bytes of its output already here.
 
-    Its secrets go only with what may begin it: as data on stdin, and from there into the environment of its processes.
+    Its secrets are sent only with `start`: as data on stdin, and from there into the environment of its processes.
     They are in no argument and in no file.
 
     Raises:
-        NodeRefused: it cannot be looked at, or begun. NodeError: as `Transport.run` does.
+        NodeRefused: it cannot be checked, or begun. NodeError: as `Transport.run` does.
     """
     paths = setup.paths
     request = {

@@ -1,7 +1,7 @@
-"""Where the ranks of a run stand: their Python stacks where py-spy may look, else what the kernel says of each thread.
+"""Reads the stack traces of a run's ranks: Python stacks where py-spy may read them, else each thread's kernel state.
 
 py-spy is one static program. Where a node has none and this machine has it (`pip install ugro[stacks]`), it is sent
-into the run's folder for the one look, and removed again.
+into the run's folder for this call, and removed again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ the rest is Python, run in a subshell so that the trap stays."""
 
 
 class NodeStacks(Record):
-    """Where the ranks of one node stand, and what NCCL's own report (RAS) says of the whole job, if it answers."""
+    """The stack traces of one node's ranks, and NCCL's own report (RAS) of the whole job, if it answers."""
 
     ranks: tuple[RankStack, ...]
     nccl: str = ""
@@ -64,7 +64,7 @@ def own_py_spy() -> Path | None:
 async def stacks(
     transport: Transport, paths: RunPaths, ranks: Sequence[int] = (), py_spy: Path | None = None
 ) -> NodeStacks:
-    """Where the ranks of a run on one node stand; all of them unless some are named.
+    """Return the stack traces of a run's ranks on one node; of all unless some are named.
 
     `py_spy` is a program of this machine's kind, used where the node has none of its own.
 
@@ -136,7 +136,7 @@ _WAITS = {
 
 
 def waits_in(thread: Thread, machine: str) -> str:
-    """What a thread does, in words: by its state, and by its system call and kernel functions where these are known."""
+    """Say what a thread does: by its state, and by its system call and kernel functions where these are known."""
     if thread.state not in ("S", "D"):
         return STATES.get(thread.state or "", "is in a state that is not known")
     names = " ".join(filter(None, (thread.wchan, *thread.kernel)))

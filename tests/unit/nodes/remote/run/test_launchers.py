@@ -98,7 +98,7 @@ def said(home: Path, plan: NodeLaunch, rank: int) -> dict[str, object]:
     return found
 
 
-def test_accelerate_is_told_its_part() -> None:
+def test_accelerate_gets_its_machine_rank_and_sizes() -> None:
     plan = replace(GANG, launcher="accelerate")
     options = accelerate_options(plan)
     assert options[:3] == ["-m", "accelerate.commands.launch", "--multi_gpu"]
@@ -211,7 +211,7 @@ def test_a_launcher_that_sets_no_rank_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [["-m", "pkg"], ["s.py"]])
-def test_what_deepspeed_adds_goes_on_to_the_script(tmp_path: Path, command: list[str]) -> None:
+def test_passes_the_argument_that_deepspeed_adds_to_the_script(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "rank.py").write_text(load("run/rank.py"))
     tell = f"import sys; open({str(tmp_path / 'args')!r}, 'w').write(repr(sys.argv[1:]))"
     (tmp_path / "s.py").write_text(tell)

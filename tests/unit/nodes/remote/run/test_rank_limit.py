@@ -49,7 +49,7 @@ def test_a_script_that_ends_after_the_warning_keeps_the_warning(tmp_path: Path) 
     assert left(tmp_path, "limit")[0] == "warned"
 
 
-def test_warning_and_end_are_on_record_before_the_script_hears_of_them(tmp_path: Path) -> None:
+def test_records_warning_and_end_before_the_script_gets_the_signals(tmp_path: Path) -> None:
     script = TELL + "for name in ('SIGUSR2', 'SIGTERM'): signal.signal(getattr(signal, name), tell)\ntime.sleep(60)\n"
     begin, now = time.monotonic(), time.time()
     assert run(tmp_path, script, UGRO_TIME_LIMIT="3", UGRO_TIME_WARNING="1.5").returncode == 7
@@ -83,7 +83,7 @@ def test_a_script_that_does_not_end_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_limit_that_was_extended_counts_and_is_warned_of_again(tmp_path: Path) -> None:
-    """At its first limit the script is not ended: whoever ends it asks once more, however rarely it looks."""
+    """At its first limit the script is not ended: the rank reads the limit once more first, however rarely it looks."""
     script = TELL + (
         "def extend(number, _):\n"
         "    tell(number, _)\n"
@@ -99,7 +99,7 @@ def test_a_limit_that_was_extended_counts_and_is_warned_of_again(tmp_path: Path)
     assert left(tmp_path, "limit")[0] == "ended"
 
 
-def test_what_was_done_about_the_limit_before_is_forgotten(tmp_path: Path) -> None:
+def test_forgets_the_last_step_of_an_earlier_limit(tmp_path: Path) -> None:
     (tmp_path / "time-limit").write_text("0.5 0.2")
     script = (
         "import os, time\n"
@@ -112,7 +112,7 @@ def test_what_was_done_about_the_limit_before_is_forgotten(tmp_path: Path) -> No
 
 
 def test_an_extension_that_comes_with_the_limit_itself_counts(tmp_path: Path) -> None:
-    """Whoever extends writes first and then looks for the note; the rank notes first and then reads."""
+    """The extension writes first and then looks for the note; the rank notes first and then reads."""
 
     class Late(rank.TimeLimit):
         def note(self, what: str) -> None:

@@ -22,7 +22,7 @@ MEMINFO = "MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable: {} kB\n"
 
 @pytest.fixture
 def files(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The files of a pretended node by their paths; the most that a child held there is 500 KiB."""
+    """The files of a simulated node by their paths; the most that a child held there is 500 KiB."""
     there: dict[str, str] = {"/proc/meminfo": MEMINFO.format(900)}
     monkeypatch.setattr(script, "text_of", lambda path: there.get(path, ""))
     monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=500))
@@ -80,7 +80,7 @@ def test_memory_that_was_nearly_full(files: dict[str, str], available: int, evid
         ("6,1,1,-;oom-kill:constraint=CONSTRAINT_NONE,task=python3,pid=770,uid=0", False),
     ],
 )
-def test_what_the_kernel_logs_of_a_kill(
+def test_recognizes_the_kernel_log_of_a_kill(
     files: dict[str, str], monkeypatch: pytest.MonkeyPatch, line: str, told: bool
 ) -> None:
     records = [b"6,0,0,-;usb 1-1: new device", BrokenPipeError(), line.encode(), BlockingIOError()]
@@ -98,7 +98,7 @@ def test_what_the_kernel_logs_of_a_kill(
         assert (watch.evidence(77) == "kernel 500 1000") is told
 
 
-def test_a_rank_that_somebody_killed_leaves_no_evidence(tmp_path: Path) -> None:
+def test_a_rank_killed_by_a_signal_leaves_no_evidence_of_lacking_memory(tmp_path: Path) -> None:
     assert run(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)").returncode == -9
     assert left(tmp_path, "exit")[:2] == ["signal", "KILL"] and not (tmp_path / "rank-3.oom").exists()
 

@@ -1,4 +1,4 @@
-"""Finds the checkpoints under some directories of a node and says of each whether it is whole.
+"""Finds the checkpoints under some directories of a node and says of each whether it is complete.
 
 usage: checkpoints.py SINCE PATTERN ROOT…
 
@@ -9,7 +9,7 @@ are looked for. Answers with those `found`, and with what was `passed`, not sear
 Only a word says what a number in a name is: `step-20` is step 20, and neither `best_acc_0.9312.pt` nor `yolov8n.pt` has
 one. Where each rank writes a file or a folder of its own (`ckpt_rank0.pt`, `rank1/step-20.pt`), each is one by itself.
 
-Formats, besides those of `contents.py`: the Trainer writes trainer_state.json last (transformers/trainer.py);
+Formats, and those of `contents.py`: the Trainer writes trainer_state.json last (transformers/trainer.py);
 torch.distributed.checkpoint renames .metadata into place last (torch/distributed/checkpoint/filesystem.py), and names
 each shard's file in it; DeepSpeed writes global_stepN/…_states.pt and then `latest` (deepspeed/runtime/engine.py);
 Megatron-LM writes iter_N/mp_rank_T[_P]/model_optim_rng.pt, with its arguments inside, and then
@@ -86,7 +86,7 @@ def trainer(folder: str, files: list[str]) -> dict[str, Any]:
     """A checkpoint-N of Hugging Face's Trainer: its state is written last, and index files name the shards.
 
     Ranks on other nodes leave their random state, and their parts of the optimizer, on their own disks, in a folder of
-    the same name that has no state: `shards` tells of those what they have.
+    the same name that has no state: `shards` has the files of those.
     """
     found = plain_folder(folder, files)
     try:
@@ -168,7 +168,7 @@ def plain_folder(folder: str, files: list[str]) -> dict[str, Any]:
 
 
 def megatron(folder: str, path: str) -> dict[str, Any]:
-    """What Megatron-LM says of its checkpoint: by how many model-parallel ranks, and whether all of them have saved."""
+    """Return Megatron-LM's checkpoint: by how many model-parallel ranks it is, and whether all of them have saved."""
     sizes = [found for found in (inside(path).get(key) for key in PARALLEL_KEYS) if found]
     saved = content(os.path.join(os.path.dirname(folder), TRACKER)).strip()
     step = step_of(folder)
@@ -183,7 +183,7 @@ def weights(files: list[str]) -> list[str]:
 
 
 def step_of(path: str) -> int | None:
-    """The step that a name tells: the last number that a word makes one."""
+    """Return the step in a name: the last number that a word marks as one."""
     step = named(STEP, path)
     return named(SAVED, path) if step is None else step
 

@@ -1,5 +1,5 @@
-"""What is in a checkpoint's files, and whether they are whole. Nothing is unpickled: archives are read by their
-structure alone.
+"""Reads what is in a checkpoint's files, and whether they are complete. Nothing is unpickled: archives are read by
+their structure alone.
 
 torch.save writes a zip whose directory is its last part (torch/csrc, caffe2/serialize/inline_container.cc); safetensors
 has the length of its header first and offsets in it (huggingface.co/docs/safetensors, "Format").
@@ -64,7 +64,7 @@ def safetensors_file(path: str) -> None:
 
 
 def one_file(path: str) -> None:
-    """Whether a file of weights is whole, by its kind. A pickle's end cannot be told, so `.bin` may be one."""
+    """Require that a file of weights is complete, by its kind. A pickle's end is unknown, so `.bin` may be one."""
     if not os.path.isfile(path):
         raise Torn("is not there")
     if path.endswith(".safetensors"):

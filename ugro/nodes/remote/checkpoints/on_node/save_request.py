@@ -20,7 +20,7 @@ KIND = "save_request"
 
 
 def rank(number: int, pid_file: str) -> dict[str, Any]:
-    """Signal the script of one rank, by its pid file: pid and start time, so that nobody else is hit."""
+    """Signal the script of one rank, by its pid file: pid and start time, so that no other process is hit."""
     found: dict[str, Any] = {"rank": number, "pid": None, "answer": "gone"}
     pid, fields = named_in(pid_file)
     if pid is None or not fields:

@@ -1,4 +1,4 @@
-"""Tells what a Python and its torch can do, in one object. Runs under any Python, also one without torch.
+"""Reports what a Python and its torch can do, in one object. Runs under any Python, also one without torch.
 
 usage: checkup.py [cuda]
 Without `cuda` no GPU is touched: a sick one would hold this process for good.
@@ -14,7 +14,7 @@ from ugro.nodes.remote.on_node.answer import answer
 
 
 def look(ask_cuda: bool) -> dict[str, Any]:
-    """What is known without torch, and then what torch says of itself."""
+    """Return what is known without torch, and then what torch reports."""
     facts: dict[str, Any] = {
         "python": ".".join(str(part) for part in sys.version_info[:3]),
         "executable": sys.executable,

@@ -76,7 +76,7 @@ class Delivery:
         return any(name.startswith("code.next-") for name in names)
 
     def path(self, entry: dict[str, Any], folder: str | None = None) -> str:
-        """Where an entry of the manifest lies, in the new tree or in another one."""
+        """Return the path of a manifest's entry, in the new tree or in another one."""
         return os.path.join(folder or self.tree, local(entry["name"]))
 
 

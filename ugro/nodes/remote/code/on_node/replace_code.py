@@ -71,7 +71,7 @@ class Replacement:
         return "kept" if before and content(before) == content(now) else "foreign"
 
     def _barrier(self, path: str) -> str | None:
-        """What is no folder on the way to a path: a file, or a link, and what is behind one lies elsewhere."""
+        """Return the part of a path's folders that is none: a file, or a link, since its target lies elsewhere."""
         found, folder = None, os.path.dirname(path)
         while folder != self._code:
             if os.path.lexists(folder) and not is_folder(folder):
@@ -81,7 +81,7 @@ class Replacement:
 
 
 def content(entry: dict[str, Any]) -> Any:
-    """What a file of a manifest holds."""
+    """Return the content of a manifest's file: the target of a link, or a sum."""
     return entry.get("link"), entry.get("sha256")
 
 
@@ -129,7 +129,7 @@ def planned(job_dir: str, digest: str) -> Replacement | None:
 
 
 def check(job_dir: str, digest: str) -> dict[str, Any]:
-    """What would be refused."""
+    """Return the conflicts for which `replace` would refuse."""
     if change := planned(job_dir, digest):
         return {"conflicts": change.conflicts}
     there = noted_digest(job_dir)
@@ -137,7 +137,7 @@ def check(job_dir: str, digest: str) -> dict[str, Any]:
 
 
 def replace(job_dir: str, token: str, digest: str) -> None:
-    """Put the whole change beside the code, from when on anyone carries it on, and carry it on."""
+    """Put the whole change beside the code, then carry it out. Once it is there, any later call can finish it."""
     change = planned(job_dir, digest)
     if change is None:
         raise Refused("other code came there meanwhile")
@@ -163,7 +163,7 @@ def write(path: str, text: str) -> None:
 
 @contextlib.contextmanager
 def alone(job_dir: str) -> Iterator[None]:
-    """One at a time: what a controller that was killed began may be going on, beside what the next one begins."""
+    """Hold the lock of the code: a killed controller's change may still be running beside the next one's."""
     folder = os.open(os.path.join(job_dir, "code"), os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # a file system without locks on folders
@@ -196,7 +196,7 @@ def finish(job_dir: str, folder: str) -> None:
 
 
 def take_away(code: str, folder: str) -> None:
-    """What was code and is none any more: all of it before anything new comes, which might be taken for old."""
+    """Remove the files that are code no longer: all of them before new ones come, which might be taken for old."""
     todo = os.path.join(folder, "remove")
     if not os.path.exists(todo):
         return

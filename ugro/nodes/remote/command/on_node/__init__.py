@@ -1,1 +1,1 @@
-"""Runs a command beside what tells that its client is gone."""
+"""Runs a command, and ends it once its client is gone."""

@@ -85,7 +85,7 @@ class FileWalk:
 
 
 def kind_of(mode: int) -> str:
-    """What a mode says."""
+    """Return the kind of a file by its mode."""
     if stat.S_ISREG(mode):
         return "file"
     if stat.S_ISDIR(mode):
@@ -94,7 +94,7 @@ def kind_of(mode: int) -> str:
 
 
 def look(walk: FileWalk, top: int, root: str, depth: int) -> bool:
-    """What lies at a path below the folder; False: there is nothing."""
+    """List what lies at a path below the folder; False: there is nothing."""
     names = names_of(root)
     if not names:
         walk.below(top, "", depth)

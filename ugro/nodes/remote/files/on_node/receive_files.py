@@ -1,4 +1,4 @@
-"""Takes files of a person into a folder, each from where the last try ended. Answers with one object.
+"""Takes files of the user's into a folder, each from where the last try ended. Answers with one object.
 
 usage: receive_files.py begin|finish FOLDER BASE_DIR
 
@@ -7,7 +7,7 @@ begin   reads a line of JSON, [[NAME, SIZE], …], and says how much of each is 
 finish  reads a line of JSON, [[NUMBER, NAME, SIZE, MTIME, EXECUTABLE, FROM, SHA256], …], then a tar of what is missing,
         each file named by its number and beginning at FROM; gives a file its name when its sum is right
 
-What has come of a file is beside its place, as NAME.ugro-part, until it is whole.
+The bytes of a file so far are beside its place, as NAME.ugro-part, until it is complete.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PART = ".ugro-part"
 
 
 def part_of(path: str) -> str:
-    """Where a file is while it is not here whole."""
+    """Return the path of a file while it is incomplete."""
     folder, name = os.path.split(path)
     if len(os.fsencode(name)) + len(PART) > 255:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()
@@ -39,7 +39,7 @@ def part_of(path: str) -> str:
 
 
 def place_of(folder: str, name: str) -> str:
-    """Where a file goes; its name stays below the folder."""
+    """Return the path of a file; it stays below the folder."""
     return os.path.join(folder, *names_of(local(name)))
 
 
@@ -88,7 +88,7 @@ def storage_of(folder: str, base: str) -> str:
 
 
 def begin(folder: str, base: str) -> dict[str, Any]:
-    """What is here."""
+    """Report what is here, and the room."""
     wanted = json.loads(sys.stdin.buffer.readline())
     os.makedirs(folder, exist_ok=True)
     room = os.statvfs(folder)

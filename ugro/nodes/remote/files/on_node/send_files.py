@@ -3,7 +3,7 @@
 usage: send_files.py FOLDER
 
 stdin: a line of JSON, [{"name": PATH, "have": BYTES, "sha256": SUM of so many of its first bytes}, …]; with
-"have": null only its sum is told.
+"have": null only its sum is sent.
 
 For each file, in that order: a line of JSON, {"size", "from", "bytes", "mode", "mtime"} or {"problem"}; so many bytes
 of it from there on; a line of JSON, {"sha256": SUM of all of it, "changed": null, "grown" or "rewritten"}. A file that

@@ -1,4 +1,4 @@
-"""Tells what the Python that runs it can do: its torch, and whether a product of matrices comes out right.
+"""Reports what the Python that runs it can do: its torch, and whether a product of matrices comes out right.
 
 usage: interpreter.py DEVICE
 DEVICE is the UUID of a GPU, `cpu`, or `none`: then nothing is computed. It answers twice: what it knows before it
@@ -25,7 +25,7 @@ TOLERANCE = 0.05  # of the largest number in the product: TF32 has 10 bits
 
 
 def facts() -> dict[str, Any]:
-    """What is known without computing anything."""
+    """Return what is known without computing anything."""
     found: dict[str, Any] = {
         "python": ".".join(str(part) for part in sys.version_info[:3]),
         "executable": sys.executable,

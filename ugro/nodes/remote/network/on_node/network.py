@@ -109,7 +109,7 @@ def measure_links(rank: int, size: int, device: torch.device) -> float:
 
 
 def measure_all_reduce(rank: int, size: int, device: torch.device, slowest: float) -> None:
-    """What an exchange of gradients takes: the median of as many as the slowest link allows in the time."""
+    """Measure an exchange of gradients: the median time of as many as the slowest link allows in the time."""
     rate = torch.tensor(slowest, dtype=torch.float64, device=device)
     dist.all_reduce(rate, dist.ReduceOp.MIN)
     bytes_wanted = min(MESSAGE, rate.item() * ALL_REDUCE_SECONDS / 6)

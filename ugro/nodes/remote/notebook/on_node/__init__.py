@@ -1,1 +1,1 @@
-"""Starts a Jupyter server, and prints what it says of itself."""
+"""Starts a Jupyter server, and prints its runtime files."""

@@ -1,11 +1,11 @@
-"""Looks at a node just before a launch, with the very python that will train. Answers with one object.
+"""Checks a node just before a launch, with the very python that will train. Answers with one object.
 
 usage: prepare.py REQUEST, a JSON object with
   peers      addresses; prints of each over which address and interface of this node the way to it leads
   knock      a port, or null; a peer where even that port gives no answer counts as out of reach
-  own        an address that this node should have, or null; told is what it stands for here
+  own        an address that this node should have, or null; the answer has what it stands for here
   ports      [FROM, TO], or null; the first free port of them is found
-  modules    names of top-level modules; told is which of them are not there
+  modules    names of top-level modules; the answer has those that are not there
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ IFA_ADDRESS, IFA_LOCAL = 1, 2
 
 
 def numeric(address: str) -> str:
-    """What an address or a name stands for on this node, without the scope of a link-local one."""
+    """Resolve an address or a name on this node; without the scope of a link-local one."""
     return str(socket.getaddrinfo(address, 9, type=socket.SOCK_DGRAM)[0][4][0]).partition("%")[0]
 
 
@@ -42,7 +42,7 @@ def source_address(peer: str) -> str:
 
 
 def own_addresses() -> dict[str, str]:
-    """Every address of this node, and the interface that has it; the kernel tells all of them over netlink only."""
+    """Return every address of this node, and its interface; the kernel lists all of them over netlink only."""
     found: dict[str, str] = {}
     names = dict(socket.if_nameindex())
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:

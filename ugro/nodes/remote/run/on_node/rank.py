@@ -4,7 +4,7 @@ torchrun ends with 1 whatever the script ended with, so this stands between the 
 needs nothing but Python, and ends as the script ended, so that torchrun sees what it would have seen.
 usage: rank.py [--rank=N] [--local_rank=N] RUN_DIR [-m | --no-python] SCRIPT [ARG…]
 -m and --no-python mean what they mean for torchrun. --rank is that of a process for which no launcher sets RANK;
---local_rank, with which DeepSpeed begins the arguments of what it starts, goes on to the script.
+--local_rank, with which DeepSpeed begins the arguments of what it starts, is passed to the script.
 
 It also keeps the job's time limit, so that it holds without a controller and the node's own sleep does not count:
 UGRO_TIME_LIMIT seconds after the script's start it ends the script, and UGRO_TIME_WARNING seconds before that it sends
@@ -146,7 +146,7 @@ class TimeLimit:
                 if not ends_by(self.process, time.monotonic() + PATIENCE):
                     self.process.kill()
                 status = self.process.wait()
-                if self.leads:  # a shell ends at once, and what it waited for would go on
+                if self.leads:  # a shell ends at once, and what it waited for would keep running
                     with contextlib.suppress(OSError):
                         os.killpg(self.process.pid, signal.SIGTERM)
                 return status
@@ -178,7 +178,7 @@ class TimeLimit:
             self.process.send_signal(signal.SIGUSR2)
 
     def note(self, what: str) -> None:
-        with contextlib.suppress(OSError):  # a full disk is no reason to go on
+        with contextlib.suppress(OSError):  # a full disk does not stop the time limit
             leave(self.file, f"{what} {time.time():.3f}")
 
 
@@ -217,7 +217,7 @@ class OutOfMemory:
         return next((kills for file in files if (kills := number_in(file, "oom_kill")) is not None), 0)
 
     def logged(self, pid: int) -> bool:
-        """Whether the kernel's log tells of the kill."""
+        """Whether the kernel's log reports the kill."""
         told = re.compile(rf"oom-kill:.*,pid={pid},|Killed process {pid} \(".encode())
         while self.kernel_log >= 0:
             try:
@@ -251,7 +251,7 @@ def started_as(command: list[str]) -> list[str]:
 
 
 def leave_evidence(base: str, pid: int, status: int, out_of_memory: OutOfMemory) -> None:
-    """Leave what tells more of a bad end than its exit code."""
+    """Leave the files that say more about a failure than its exit code."""
     if status == -signal.SIGKILL and (evidence := out_of_memory.evidence(pid)):
         leave(base + ".oom", evidence)
     error_file = os.environ.get("TORCHELASTIC_ERROR_FILE", "")

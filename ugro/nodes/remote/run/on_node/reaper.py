@@ -8,7 +8,7 @@ It is sent with each launch and needs nothing but Python.
 usage: reaper.py RUN_DIR PROGRAM [ARG…]
 
 Files in RUN_DIR: `reaper.pid` has its own pid and start time and those of PROGRAM; `exit` how PROGRAM ended, as a shell
-tells it, and when; `adopted` the pids and start times of its orphans, which stay known if this process is killed.
+reports it, and when; `adopted` the pids and start times of its orphans, which stay known if this process is killed.
 `secrets` has variables for PROGRAM, as JSON; it is removed once it was read.
 """
 
@@ -24,7 +24,7 @@ import time
 from ugro.nodes.remote.on_node.processes import identity, leave, reserve
 
 LOOK_SECONDS = 10.0
-"""How often orphans are noted in `adopted`: the kernel does not tell of a new one."""
+"""How often orphans are noted in `adopted`: the kernel does not report a new one."""
 
 PR_SET_CHILD_SUBREAPER = 36
 """From linux/prctl.h; Linux 3.4 and later."""
@@ -47,7 +47,7 @@ def become_subreaper() -> bool:
 
 
 def orphans(agent: int) -> str:
-    """The identities of the children besides torchrun, one a line; those that ended meanwhile are left out."""
+    """Return the identities of the children except torchrun, one a line, without those that ended meanwhile."""
     found = []
     with contextlib.suppress(OSError):
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
@@ -59,12 +59,12 @@ def orphans(agent: int) -> str:
 
 
 def shell_code(status: int) -> int:
-    """The exit code that a shell tells: 128 + N for a signal N."""
+    """Return the exit code that a shell reports: 128 + N for a signal N."""
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
 def start(command: list[str]) -> int:
-    """Start torchrun with the signals as they were here at the beginning. Returns its pid."""
+    """Start torchrun with the signals as they were here at the beginning. Return its pid."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # what is ignored (nohup) stays so below
             signal.signal(number, lambda *_: None)  # torchrun gets its own signals; exec sets it back
@@ -74,7 +74,7 @@ def start(command: list[str]) -> int:
 
 
 def take_secrets(path: str) -> None:
-    """Give PROGRAM, and so all ranks, the variables of a file, and remove it: nobody reads it again."""
+    """Give PROGRAM, and so all ranks, the variables of a file, and remove it: it is not read again."""
     with contextlib.suppress(FileNotFoundError):
         with open(path) as file:
             os.environ.update(json.load(file))

@@ -1,4 +1,4 @@
-"""Sets up an environment on this node, or looks how far that is. Answers with one object.
+"""Sets up an environment on this node, or reports how far that is. Answers with one object.
 
 usage: setup.py REQUEST HOME; REQUEST is a JSON object with
   folder     of the environment, ENV below; `~/` is HOME, and the job's environment may have another one
@@ -9,13 +9,13 @@ usage: setup.py REQUEST HOME; REQUEST is a JSON object with
   command    the shell command
   python     the Python that the command finds first in its PATH; empty: that of the system
   timeout    seconds that it may take
-  start      whether it is to be started where nobody does it, else this only looks
+  start      whether to start it if it does not run; else this only reports
   have       bytes of the log that the asker has
 
 Files in ENV: `env/` is what the command fills, `log` what it prints. `claim/` is taken by a rename that only one makes;
 `claim/owner` says who runs it, `claim/beat` is touched while it runs, `claim/exit` says how it ended badly. `done` is
 there once it ended well; `used` is touched at each start of a job. A claim whose processes are gone is put aside as
-`old-ID`, which stays, so that nobody puts another claim aside in its place.
+`old-ID`, which stays, so that no other request puts another claim aside in its place.
 
 In the folder of the run, `setup.pid` names the process that waits for the command, and `setup.gone` says that nothing
 of it remains.
@@ -114,7 +114,7 @@ class Environment:
         return os.path.join(self.folder, *names)
 
     def owner(self) -> Fields:
-        """Who has the claim; empty where nobody does."""
+        """Return who has the claim; empty if it is free."""
         return read_json(self.path("claim", "owner"))
 
     # --- looking -----------------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ class Environment:
         return self.seen("free", owner)
 
     def seen(self, state: str, owner: Fields, ended: Fields | None = None) -> Fields:
-        """What is answered, with the part of the log that is new to the asker."""
+        """Return the answer, with the part of the log that is new to the asker."""
         begin = int(owner.get("log_from", 0)) + self.asked["have"]
         new = b""
         if state in ("running", "failed") or (state == "done" and self.asked["have"]) or self.is_mine(owner):
@@ -162,7 +162,7 @@ class Environment:
         return bool(owner) and owner.get("run") == self.asked["run"]
 
     def is_alive(self, owner: Fields) -> bool:
-        """Whether somebody does what a claim is for. A command whose keeper was killed is ended: nobody bounds it."""
+        """Whether a claim's setup runs. A command whose keeper was killed is ended: it has no time limit any more."""
         if owner.get("boot") == boot_id():
             if lives(str(owner.get("process", ""))):
                 return True

@@ -1,7 +1,7 @@
-"""Shows where the ranks of a run stand. It reads, and pauses nothing. Answers with one object.
+"""Reads the stack traces of a run's ranks, without pausing them. Answers with one object.
 
 usage: stacks.py RUN_DIR PY_SPY [RANK…]
-Python stacks are from py-spy: PY_SPY if it is not empty, else one beside this Python or on the PATH. /proc tells the
+Python stacks are from py-spy: PY_SPY if it is not empty, else one beside this Python or on the PATH. /proc has the
 rest: which threads there are, their states, and in which system call and kernel function each of them waits.
 Where NCCL (2.24 or newer) answers on its RAS port, its own report of the job is added.
 """
@@ -28,7 +28,7 @@ DUMP_SECONDS = 20
 
 RAS_ADDRESS = "localhost:28028"
 RAS_SECONDS = 5
-"""How long NCCL waits for the word of ranks that do not answer."""
+"""Seconds for which NCCL waits for ranks that do not answer."""
 MOST_REPORT = 32 * 1024
 
 
@@ -39,7 +39,7 @@ def find_py_spy(given: str) -> str | None:
 
 
 def python_stacks(py_spy: str, pid: int) -> dict[str, Any]:
-    """What py-spy says, by thread: without a pause, so that a training never stands still for it."""
+    """Return py-spy's stacks, by thread: without a pause, so that a training never stops for it."""
     command = [py_spy, "dump", "--nonblocking", "--json", "--pid", str(pid)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=DUMP_SECONDS)
@@ -95,7 +95,7 @@ def rank(number: int, pid_file: str, py_spy: str | None) -> dict[str, Any]:
 
 
 def nccl_report(pid: int) -> str:
-    """What NCCL's RAS says of the job of a rank; nothing where it does not answer."""
+    """Return the report of NCCL's RAS about the job of a rank; empty if it does not answer."""
     found = re.search(r"(?:^|\0)NCCL_RAS_ADDR=([^\0]+)", text_of(f"/proc/{pid}/environ"))
     host, _, port = (found[1] if found else RAS_ADDRESS).rpartition(":")
     try:
