@@ -1,4 +1,6 @@
-"""Tests that pages, helps and messages avoid words that make readers stop: calques, old English, nameless subjects.
+"""Tests that texts avoid words that make readers stop: calques, old English, nameless subjects.
+
+Texts are pages, helps, messages, docstrings and comments.
 
 `pytest tests/unit/test_words.py` lists each finding with its place and the word to use instead.
 """
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tokenize
 from collections.abc import Callable, Iterator
 
 import click
@@ -120,10 +123,28 @@ def messages() -> Iterator[tuple[str, str]]:
                 yield f"{path.relative_to(ROOT)}:{node.lineno}", text
 
 
+def explanations() -> Iterator[tuple[str, str]]:
+    """Yield every docstring, also that of a constant or field, and every comment of `ugro/`."""
+    for path in sorted((ROOT / "ugro").rglob("*.py")):
+        place = path.relative_to(ROOT)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Expr)
+                and isinstance(node.value, ast.Constant)
+                and isinstance(node.value.value, str)
+            ):
+                yield f"{place}:{node.lineno}", node.value.value
+        with tokenize.open(path) as lines:
+            for token in tokenize.generate_tokens(lines.readline):
+                if token.type == tokenize.COMMENT:
+                    yield f"{place}:{token.start[0]}", token.string
+
+
 SOURCES: list[tuple[str, Callable[[], Iterator[tuple[str, str]]]]] = [
     *((page, lambda page=page: prose(page)) for page in PAGES),  # type: ignore[misc]
     ("help", helps),
     ("messages", messages),
+    ("docstrings and comments", explanations),
 ]
 
 

@@ -218,7 +218,7 @@ def test_gc_keeps_a_fresh_temporary_file(master: Master) -> None:
     fresh = master.home / "jobs/job-001/.tmp-job.json-x"
     fresh.touch()
     assert master.json("gc", "--delete")["temporary"] == []
-    assert fresh.exists(), "somebody may still be writing it"
+    assert fresh.exists(), "another process may still be writing it"
 
 
 def test_status_shows_what_was_asked_for(master: Master) -> None:
