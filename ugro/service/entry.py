@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from ugro.common.models.job import Job, NodeShare
 from ugro.common.paths import RunPaths, run_config, run_paths
 from ugro.common.text import printable
 from ugro.control_plane.scheduler.accepted import accepts
+from ugro.nodes.own_input import STDIN, bytes_of
 from ugro.nodes.pool import Pool
 from ugro.nodes.relay import relay
 from ugro.nodes.remote.entry import entry
@@ -20,7 +21,7 @@ from ugro.nodes.transport import Transport
 from ugro.nodes.transport.base import Output
 from ugro.service.command_output import Outcomes, follow
 from ugro.service.context import Context
-from ugro.service.schemas.entry import Execute, Forward, Forwarding, OpenTerminal, Terminal
+from ugro.service.schemas.entry import Execute, ExecuteOnInput, Forward, Forwarding, OpenTerminal, Terminal
 from ugro.service.schemas.maintenance import CommandEnd, CommandOutput
 from ugro.service.words import state_in_words
 
@@ -38,6 +39,25 @@ async def execute(context: Context, request: Execute) -> AsyncIterator[CommandOu
     Raises:
         InputError: there is no such job, rank or node, the job has no ranks on nodes now, or the command is empty.
     """
+    async with aclosing(_execute(context, request, None)) as items:
+        async for item in items:
+            yield item
+
+
+async def execute_on_input(context: Context, request: ExecuteOnInput) -> AsyncIterator[CommandOutput | CommandEnd]:
+    """Run it with the stdin of this process.
+
+    Raises:
+        InputError: as in `execute`.
+    """
+    async with aclosing(_execute(context, request, bytes_of(STDIN))) as items:
+        async for item in items:
+            yield item
+
+
+async def _execute(
+    context: Context, request: Execute, given: AsyncIterable[bytes] | None
+) -> AsyncGenerator[CommandOutput | CommandEnd, None]:
     if not request.words or not request.words[0]:
         raise InputError("the command is empty", f"for example: ugro exec {request.job} -- nvidia-smi")
     place = _place_in(context.store.jobs.find(request.job), request.rank, request.node)
@@ -46,7 +66,7 @@ async def execute(context: Context, request: Execute) -> AsyncIterator[CommandOu
     async def run(output_of: Callable[[str], Output]) -> Outcomes:
         try:
             take = output_of(place.node) if request.live else None
-            return {place.node: await entry.execute(transport, paths, request.words, take)}
+            return {place.node: await entry.execute(transport, paths, request.words, take, given)}
         except NodeError as error:
             return {place.node: error}
 

@@ -154,6 +154,7 @@ def run(app: App, names: str | None, words: tuple[str, ...], as_json: bool) -> i
     """Run a command on every node.
 
     Several words are passed literally. A single word is a line for /bin/sh: ugro run -- 'nvidia-smi | head -3'
+    The command has nothing on its stdin.
 
     Exit code: the worst of all nodes; 3 for an unreachable node.
     """
