@@ -73,7 +73,7 @@ def _tell(job: RemovedJob) -> None:
     click.echo(f"{job.id} was removed")
     for on in job.nodes:
         if on.error:
-            words = printable(without_name(on.error.message, on.node))
-            click.echo(f"  {on.node}: {words}; its folder goes once the node answers", err=True)
+            why = printable(without_name(on.error.message, on.node))
+            click.echo(f"  {on.node}: {why}; its folder goes once the node answers", err=True)
         elif words := LEFT_THERE.get(on.state):
             click.echo(f"  {on.node}: {words.format(node=on.node)}", err=True)
