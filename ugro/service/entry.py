@@ -60,7 +60,7 @@ async def _execute(
 ) -> AsyncGenerator[CommandOutput | CommandEnd, None]:
     if not request.words or not request.words[0]:
         raise InputError("the command is empty", f"for example: ugro exec {request.job} -- nvidia-smi")
-    place = _place_in(context.store.jobs.find(request.job), request.rank, request.node)
+    place = _place_in(context, context.store.jobs.find(request.job), request.rank, request.node)
     transport, paths = await _run_of(context, place)
 
     async def run(output_of: Callable[[str], Output]) -> Outcomes:
@@ -142,14 +142,16 @@ def _find(context: Context, target: str, rank: int | None, node: str | None, end
             raise
         hint = f"nodes: {', '.join(context.cluster.nodes)}; `ugro status` lists the jobs"
         raise NoSuchJob(f"there is no node and no job {printable(target)!r}", hint) from error
-    return _place_in(job, rank, node, ended_too)
+    return _place_in(context, job, rank, node, ended_too)
 
 
-def _place_in(job: Job, rank: int | None, node: str | None, ended_too: bool = False) -> EnteredPlace:
+def _place_in(context: Context, job: Job, rank: int | None, node: str | None, ended_too: bool = False) -> EnteredPlace:
     """Return the node of a rank of a job, or one of its nodes by name; else that of rank 0."""
     if not job.nodes or not (ended_too or accepts("exec", job)):
         where = f"; it was on {', '.join(job.nodes)}" if job.nodes and job.state.ended else ""
-        hint = f"ugro ssh {job.nodes[0]}" if job.nodes and job.state.ended else f"see: ugro why {job.id}"
+        there = next((name for name in job.nodes if name in context.inventory.nodes), None)
+        hint = f"see: ugro {'why' if not job.state.ended else 'ls' if job.nodes else 'status'} {job.id}"
+        hint = f"ugro ssh {there}" if there and job.state.ended else hint
         raise InputError(f"{state_in_words(job)}{where}: only a job that runs can be entered", hint)
     if node is not None and node not in job.nodes:
         raise InputError(f"{job.id} is not on {printable(node)}", f"it is on {', '.join(job.nodes)}")
