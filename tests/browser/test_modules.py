@@ -139,6 +139,8 @@ def test_jobs_of_a_sweep_are_sorted_as_numbers_and_those_that_run_are_drawn_firs
     assert order("value lr") == [3, 1, 2, 4] and order("value no") == [1, 2, 3, 4]
     lowest = {"jobs": jobs, "highest": False}
     assert [one["index"] for one in called(page, "sweep", "drawn", lowest, 2)] == [3, 4]  # one runs, one is the best
+    failed = {**lowest, "best": "job-1"}  # that of the lowest value failed
+    assert [one["index"] for one in called(page, "sweep", "drawn", failed, 2)] == [1, 4]
     assert [called(page, "curves", "literal", name) for name in ("loss", "a[0]*?")] == ["loss", "a[[]0][*][?]"]
 
 

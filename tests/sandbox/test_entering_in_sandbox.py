@@ -57,6 +57,26 @@ def test_runs_a_command_where_a_rank_runs(ugro: Ugro, sandbox: Sandbox, job: str
                     "error": None}  # fmt: skip
 
 
+def test_passes_on_what_is_piped_into_it(sandbox: Sandbox, project: Path, job: str, tmp_path: Path) -> None:
+    env, data = os.environ | sandbox.environment(), os.urandom(1_000_000)
+    (tmp_path / "data").write_bytes(data)
+
+    def command(*words: str) -> list[str]:
+        return [sys.executable, "-m", "ugro", "exec", job, "--rank", "1", "--", *words]
+
+    piped = subprocess.run(command("cat"), cwd=project, env=env, input=data, capture_output=True, timeout=60)
+    assert (piped.returncode, piped.stderr, piped.stdout == data) == (0, b"", True)
+    with (tmp_path / "data").open("rb") as file:
+        read = subprocess.run(
+            command("wc -c; exit 5"), cwd=project, env=env, stdin=file, capture_output=True, timeout=60
+        )
+    assert (read.returncode, read.stdout.split()) == (5, [b"1000000"])
+    ours, theirs = os.pipe()  # never written to, and never closed
+    with os.fdopen(ours), os.fdopen(theirs, "w"):
+        waits = subprocess.run(command("echo", "a"), cwd=project, env=env, stdin=ours, capture_output=True, timeout=60)
+    assert (waits.returncode, waits.stdout) == (0, b"a\n")
+
+
 def test_opens_a_terminal_where_a_job_runs(sandbox: Sandbox, project: Path, job: str) -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "ugro", "ssh", job, "--", "sh", "-c", 'test -t 0 && echo "$FLAVOUR"; pwd; exit 5']

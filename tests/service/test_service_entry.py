@@ -87,6 +87,11 @@ def test_refuses_to_enter_an_ended_job_and_says_where_it_was(door: Door, running
     with pytest.raises(InputError, match="it was on here: only a job that runs can be entered") as caught:
         list(door.stream(Execute(job=running.id, words=("ls",), live=False)))
     assert caught.value.hint == "ugro ssh here"
+    never = door.submit(STAY, hold=True)
+    end(door, never)
+    with pytest.raises(InputError, match="was cancelled: only a job that runs") as caught:
+        list(door.stream(Execute(job=never.id, words=("ls",), live=False)))
+    assert caught.value.hint == f"see: ugro status {never.id}"
 
 
 def test_forwards_a_port_and_tells_one_that_is_in_use(door: Door) -> None:

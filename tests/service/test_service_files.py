@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from door import Door
 
+from ugro.cli.render.files import failure_of
 from ugro.common.errors import InputError
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job
@@ -165,3 +166,25 @@ def test_pushes_no_path_and_to_no_node_that_is_not_there(door: Door, tmp_path: P
     (tmp_path / "bare").mkdir()
     with pytest.raises(InputError, match="bare has no files"):
         door.call(Push(path=str(tmp_path / "bare"), node="here"))
+
+
+def test_a_pull_that_copies_nothing_is_an_error(door: Door, tmp_path: Path) -> None:
+    job = door.until(door.submit(WRITES, outputs=["out/passwd"]), JobState.SUCCEEDED)
+    for paths in (("out/passwd",), ("out/fifo", "out/passwd"), ()):
+        came = door.call(Pull(job=job.id, paths=paths, to=str(tmp_path / "to")))
+        assert came.exit_code == 2 and not came.answer.files and not (tmp_path / "to").exists()
+        error = failure_of(came)
+        assert "nothing was copied" in error.message and "links are not followed: " in error.message
+        assert "out/passwd" in error.message and f"ugro ls {job.id}" in error.hint
+    assert door.call(Pull(job=job.id, paths=("out/passwd", "out/model.bin"), to=str(tmp_path / "to"))).exit_code == 0
+
+
+def test_refuses_a_place_that_is_no_folder_of_this_machine(door: Door, tmp_path: Path) -> None:
+    job = door.until(door.submit(WRITES), JobState.SUCCEEDED)
+    for to, problem in (("", "--to is empty"), ("gpu1:/x", "another machine"), ("ob@gpu1:", "another machine")):
+        with pytest.raises(InputError, match=problem):
+            door.call(Pull(job=job.id, paths=("out/model.bin",), to=to))
+    came = door.call(Pull(job=job.id, paths=("out/model.bin",), to=str(tmp_path / "a:b")))
+    assert came.exit_code == 0 and (tmp_path / "a:b/out/model.bin").exists()
+    with pytest.raises(InputError, match="--to is empty"):
+        door.call(Push(path=str(tmp_path), node="here", to=""))

@@ -135,13 +135,18 @@ class Whole(click.IntRange):
 
     name = "number"
 
+    def __init__(self, min: int | None = None, max: int | None = None, instead: str = "") -> None:
+        """`instead`: what to write for what is meant by a number below."""
+        super().__init__(min, max)
+        self._instead = instead
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         try:
             number: int = super().convert(value, param, ctx)
             return number
         except click.BadParameter:
             bounds = f" from {self.min} to {self.max}" if self.max is not None else f" of at least {self.min}"
-            self.fail(f"found {printable(str(value))!r}: a whole number{bounds} is expected", param, ctx)
+            self.fail(f"found {printable(str(value))!r}: a whole number{bounds} is expected{self._instead}", param, ctx)
 
 
 class Command(click.Command):

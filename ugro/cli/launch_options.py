@@ -49,7 +49,7 @@ placement_options = _group(
     ),
     click.option(
         "--gpus",
-        type=Whole(min=1),
+        type=Whole(min=1, instead="; without a GPU: --gpus-per-node 0"),
         metavar="N",
         help="GPUs in all, placed on as few nodes as possible (of --nodes, where given).",
     ),

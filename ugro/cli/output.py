@@ -77,7 +77,7 @@ def hanging(before: str, text: str, width: int | None) -> list[str]:
 def print_hanging(before: str, text: str, err: bool = False, **style: Any) -> None:
     """Print such a text, of foreign words, as the terminal is wide; the style is click's."""
     for line in hanging(printable(before), printable(text), terminal_width(err)):
-        click.secho(line, err=err, **style)
+        click.echo(click.style(line, **style) if any(style.values()) else line, err=err)  # else a reset follows it
 
 
 def print_marked(mark: Text, text: str, style: str = "") -> None:

@@ -6,7 +6,7 @@ Jobs are found by `Select`, once; after a question the command acts on exactly t
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any
@@ -16,7 +16,7 @@ import click
 from ugro.cli.app import App
 from ugro.cli.complete import Completer, complete_job
 from ugro.cli.main import report
-from ugro.cli.output import print_hanging, print_json
+from ugro.cli.output import console, print_hanging, print_json
 from ugro.cli.prompts import answers
 from ugro.common.errors import EXIT_OK, NoSuchJob, UgroError
 from ugro.common.job_names import LAST, is_relative
@@ -38,24 +38,37 @@ def tell_error(error: UgroError) -> None:
     report(error.as_dict(), as_json=False)
 
 
+def shown_progress(names: Sequence[str], doing: str) -> Iterator[str]:
+    """Yield names, and show on a terminal's stderr how far that is, unless it is one: `doing` this one of so many."""
+    if len(names) < 2:
+        yield from names
+        return
+    with console(stderr=True).status("") as status:
+        for done, name in enumerate(names):
+            status.update(printable(f"{doing} {name} ({done} of {len(names)} done)"))
+            yield name
+
+
 def for_each(
     names: Sequence[str],
     act: Callable[[str], Did],
     as_json: bool,
     as_list: bool = False,
     tell: Callable[[UgroError], None] = tell_error,
+    doing: str = "",
 ) -> int:
     """Do it with each; returns the worst exit code.
 
     With --json one name makes one document, as it always was, and several a list in their order, where a failure is
-    `{"name", "error"}`. `as_list` makes one a list, too. Else `tell` gets each failure of several.
+    `{"name", "error"}`. `as_list` makes one a list, too. Else `tell` gets each failure of several. With `doing`, how
+    far it is is shown until that document is complete.
 
     Raises:
         UgroError: there is one name only, and it failed.
     """
     names = tuple(dict.fromkeys(names))
     documents, worst = list[dict[str, Any]](), EXIT_OK
-    for name in names:
+    for name in shown_progress(names, doing) if doing and as_json else names:
         try:
             document, words = act(name)
         except UgroError as error:
@@ -154,8 +167,14 @@ class Chosen:
                 raise _error(one)
         return self.ids
 
-    def each(self, act: Callable[[str], Did], as_json: bool, tell: Callable[[UgroError], None] = tell_error) -> int:
-        """Do it with each job by its id; return the worst exit code, also of those that there are not.
+    def each(
+        self,
+        act: Callable[[str], Did],
+        as_json: bool,
+        tell: Callable[[UgroError], None] = tell_error,
+        doing: str = "",
+    ) -> int:
+        """Do it with each job by its id, as `for_each`; return the worst exit code, also of those that there are not.
 
         Of several, `tell` gets the failure of each.
 
@@ -170,7 +189,7 @@ class Chosen:
                 raise _error(named[label])
             return act(job.id)
 
-        return for_each(list(named), one, as_json, self.as_list, tell)
+        return for_each(list(named), one, as_json, self.as_list, tell, doing)
 
 
 def choose(

@@ -40,7 +40,7 @@ def read_dotenv(path: Path, kind: type[InputError] = InputError) -> dict[str, Va
     Raises:
         InputError, of that kind: it cannot be read, or has a line that is no assignment. No value is in the message.
     """
-    text = read_written(path, kind)
+    text = read_written(path, kind, "name a file with `NAME=value` lines")
     try:
         return {one.name: one for one in _variables(text.replace("\r\n", "\n"))}
     except _Refused as error:

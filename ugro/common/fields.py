@@ -170,9 +170,17 @@ def without_effect(env: Mapping[str, str], gpus: bool = True, launcher: str | No
     if gpus:
         found |= {name: "UGRO sets it to the GPUs that each rank gets" for name in _GPUS if name in env}
     for name, value in env.items():
-        if re.search(rf"\$({name}\b|\{{{name}\}})", value):
+        if names_itself(name, value):
             found[name] = f"${name} is not expanded here, a value is taken as it stands"
     return found
+
+
+def names_itself(name: str, value: str) -> bool:
+    """Return whether the value of a variable is to extend what it was: `$PATH:/x`. Quotes in it make no difference.
+
+    A person who wants those very characters is rarer than one who lost the value of PATH.
+    """
+    return bool(re.search(rf"\$({name}\b|\{{{name}\}})", value))
 
 
 def variables_of(secrets: Iterable[str]) -> dict[str, str]:

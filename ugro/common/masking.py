@@ -11,6 +11,10 @@ from urllib.parse import quote
 
 from pydantic import BaseModel
 
+from ugro.common.errors import InputError
+from ugro.common.fields import NAME
+from ugro.common.text import printable
+
 T = TypeVar("T")
 
 
@@ -33,6 +37,18 @@ SHORTEST_LINE = 12
 
 SHORTEST_PART = 4
 """Characters of a value's beginning or end that are masked where a text was cut there."""
+
+
+def check_secret_name(name: str) -> None:
+    """Check that a secret may have this name.
+
+    Raises:
+        InputError: it may not.
+    """
+    if not NAME.fullmatch(name):
+        words = "letters, digits, '.', '_' and '-' are expected, at most 63"
+        shown = printable(name.partition("=")[0])[:80]  # behind it may be a value
+        raise InputError(f"{shown!r} is no name of a secret: {words}", "as in: ugro secret set HF_TOKEN")
 
 
 class Masker:

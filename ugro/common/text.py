@@ -51,6 +51,11 @@ def one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
+def without_name(message: str, name: str) -> str:
+    """Return the message of an error about a node without the node's name, for where that stands before it."""
+    return message.removeprefix(f"{name}: ")
+
+
 def size(mib: float) -> str:
     """Return a size, given in MiB, in the usual unit."""
     if mib >= 1024:

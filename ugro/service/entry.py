@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from ugro.common.models.job import Job, NodeShare
 from ugro.common.paths import RunPaths, run_config, run_paths
 from ugro.common.text import printable
 from ugro.control_plane.scheduler.accepted import accepts
+from ugro.nodes.own_input import STDIN, bytes_of
 from ugro.nodes.pool import Pool
 from ugro.nodes.relay import relay
 from ugro.nodes.remote.entry import entry
@@ -20,7 +21,7 @@ from ugro.nodes.transport import Transport
 from ugro.nodes.transport.base import Output
 from ugro.service.command_output import Outcomes, follow
 from ugro.service.context import Context
-from ugro.service.schemas.entry import Execute, Forward, Forwarding, OpenTerminal, Terminal
+from ugro.service.schemas.entry import Execute, ExecuteOnInput, Forward, Forwarding, OpenTerminal, Terminal
 from ugro.service.schemas.maintenance import CommandEnd, CommandOutput
 from ugro.service.words import state_in_words
 
@@ -38,15 +39,34 @@ async def execute(context: Context, request: Execute) -> AsyncIterator[CommandOu
     Raises:
         InputError: there is no such job, rank or node, the job has no ranks on nodes now, or the command is empty.
     """
+    async with aclosing(_execute(context, request, None)) as items:
+        async for item in items:
+            yield item
+
+
+async def execute_on_input(context: Context, request: ExecuteOnInput) -> AsyncIterator[CommandOutput | CommandEnd]:
+    """Run it with the stdin of this process.
+
+    Raises:
+        InputError: as in `execute`.
+    """
+    async with aclosing(_execute(context, request, bytes_of(STDIN))) as items:
+        async for item in items:
+            yield item
+
+
+async def _execute(
+    context: Context, request: Execute, given: AsyncIterable[bytes] | None
+) -> AsyncGenerator[CommandOutput | CommandEnd, None]:
     if not request.words or not request.words[0]:
         raise InputError("the command is empty", f"for example: ugro exec {request.job} -- nvidia-smi")
-    place = _place_in(context.store.jobs.find(request.job), request.rank, request.node)
+    place = _place_in(context, context.store.jobs.find(request.job), request.rank, request.node)
     transport, paths = await _run_of(context, place)
 
     async def run(output_of: Callable[[str], Output]) -> Outcomes:
         try:
             take = output_of(place.node) if request.live else None
-            return {place.node: await entry.execute(transport, paths, request.words, take)}
+            return {place.node: await entry.execute(transport, paths, request.words, take, given)}
         except NodeError as error:
             return {place.node: error}
 
@@ -122,14 +142,16 @@ def _find(context: Context, target: str, rank: int | None, node: str | None, end
             raise
         hint = f"nodes: {', '.join(context.cluster.nodes)}; `ugro status` lists the jobs"
         raise NoSuchJob(f"there is no node and no job {printable(target)!r}", hint) from error
-    return _place_in(job, rank, node, ended_too)
+    return _place_in(context, job, rank, node, ended_too)
 
 
-def _place_in(job: Job, rank: int | None, node: str | None, ended_too: bool = False) -> EnteredPlace:
+def _place_in(context: Context, job: Job, rank: int | None, node: str | None, ended_too: bool = False) -> EnteredPlace:
     """Return the node of a rank of a job, or one of its nodes by name; else that of rank 0."""
     if not job.nodes or not (ended_too or accepts("exec", job)):
         where = f"; it was on {', '.join(job.nodes)}" if job.nodes and job.state.ended else ""
-        hint = f"ugro ssh {job.nodes[0]}" if job.nodes and job.state.ended else f"see: ugro why {job.id}"
+        there = next((name for name in job.nodes if name in context.inventory.nodes), None)
+        hint = f"see: ugro {'why' if not job.state.ended else 'ls' if job.nodes else 'status'} {job.id}"
+        hint = f"ugro ssh {there}" if there and job.state.ended else hint
         raise InputError(f"{state_in_words(job)}{where}: only a job that runs can be entered", hint)
     if node is not None and node not in job.nodes:
         raise InputError(f"{job.id} is not on {printable(node)}", f"it is on {', '.join(job.nodes)}")

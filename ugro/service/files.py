@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import shlex
 import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -146,7 +147,7 @@ async def pull(context: Context, request: Pull) -> PullAnswer:
             f"{job.id} declares no outputs, so it is not known what to copy",
             f"name files: ugro pull {job.id} 'out/**'; or declare them: --outputs 'out/**', `outputs:` in job.yaml",
         )
-    target = Path(request.to or job.id).expanduser().absolute()
+    target = _here(job.id if request.to is None else request.to)
     files = JobFilesOnNodes((await context.reach()).pool, job, configs)
     found = await files.find(globs)
     if found.silent and not found.listings:
@@ -158,6 +159,22 @@ async def pull(context: Context, request: Pull) -> PullAnswer:
     brought = await files.bring(found, target, context.tell_sent)
     document = pull_document(job, target, brought, unmatched)
     return PullAnswer(answer=document, exit_code=_exit_code(brought, unmatched if request.paths else ()))
+
+
+def _here(folder: str) -> Path:
+    """Return a folder of this machine as it was typed.
+
+    Raises:
+        InputError: it is empty, or names a place on another machine.
+    """
+    if not folder:
+        raise InputError("--to is empty", "name a folder of this machine, or leave --to out")
+    if re.match(r"[^/]*:", folder):  # as for scp and rsync
+        raise InputError(
+            f"{visible(folder)} is a place on another machine: a pull copies to this one",
+            f"name a folder of this machine; one with a colon in its name: --to {shlex.quote(f'./{visible(folder)}')}",
+        )
+    return Path(folder).expanduser().absolute()
 
 
 def unmatched_of(globs: Sequence[str], found: NodeFiles) -> tuple[str, ...]:
@@ -201,4 +218,4 @@ def _exit_code(brought: FetchedFiles, unmatched: Sequence[str]) -> int:
             return error.exit_code
     if brought.missing or brought.errors:
         return EXIT_NODES
-    return EXIT_INPUT if unmatched else EXIT_OK
+    return EXIT_OK if brought.done and not unmatched else EXIT_INPUT

@@ -12,7 +12,7 @@ from typing import Any
 
 from ugro.common.errors import InputError, JobSpecError
 from ugro.common.fields import ENV_NAME
-from ugro.common.job_spec import OPTIONS, JobSpec, job_spec, load_job_spec
+from ugro.common.job_spec import OPTIONS, OPTIONS_HINT, JobSpec, job_spec, load_job_spec
 from ugro.common.job_spec.environment import NotSet, forwarded, laid_over, read_env_files
 from ugro.common.job_spec.rules import MOST_JOBS, sweep_values
 from ugro.common.text import printable
@@ -241,9 +241,11 @@ def _sweep(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
         try:
             found[name] = sweep_values(values)
         except ValueError as error:
-            raise JobSpecError(f"--sweep {printable(text)}: {error}") from None
+            raise JobSpecError(f"--sweep {printable(text)}: {error}", OPTIONS_HINT) from None
     if (jobs := math.prod(map(len, found.values()))) > MOST_JOBS:
-        raise JobSpecError(f"--sweep: these values make {jobs:,} jobs; at most {MOST_JOBS} jobs are a sweep")
+        raise JobSpecError(
+            f"--sweep: these values make {jobs:,} jobs; at most {MOST_JOBS} jobs are a sweep", OPTIONS_HINT
+        )
     return found
 
 
@@ -256,7 +258,9 @@ def _span(key: str, text: str) -> float:
     try:
         return parse_duration(text, bare="m")
     except ValueError as error:
-        raise JobSpecError(f"--{OPTIONS.get(key, key).replace('_', '-')}: found {text!r}: {error}") from None
+        raise JobSpecError(
+            f"--{OPTIONS.get(key, key).replace('_', '-')}: found {text!r}: {error}", OPTIONS_HINT
+        ) from None
 
 
 def _meant(word: str, known: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ from ugro.control_plane.scheduler.arguments import declared
 from ugro.control_plane.scheduler.command import source_text
 from ugro.control_plane.scheduler.queue import read_capacities, read_queue
 from ugro.control_plane.scheduler.submission import submit
-from ugro.control_plane.scheduler.sweeps import Combination, combinations, sweep_id
+from ugro.control_plane.scheduler.sweeps import Combination, best_of, combinations, sweep_id
 from ugro.control_plane.training_metrics.quantities import shown_names
 from ugro.nodes.code_sync import CodeSelection
 from ugro.service.context import Context
@@ -199,7 +199,7 @@ def _document(store: MetadataStore, jobs: Sequence[Job], metric: str | None, hig
     metric = metric or next((name for name in METRICS if name in there), None)
     highest = bool(metric and _HIGHER_IS_BETTER.search(metric)) if highest is None else highest
     values = {job_id: _best(found.get(metric or ""), highest) for job_id, found in series.items()}
-    known = {job_id: value for job_id, value in values.items() if value is not None}
+    known = {job.id: (job.state, value) for job in jobs if (value := values.get(job.id)) is not None}
     first = next(iter(parts.values()))
     swept = [
         SweptJob(
@@ -217,7 +217,7 @@ def _document(store: MetadataStore, jobs: Sequence[Job], metric: str | None, hig
         metric=metric,
         metrics=tuple(there),
         highest=highest,
-        best=(max if highest else min)(known, key=lambda job_id: known[job_id]) if known else None,
+        best=best_of(known, highest),
         jobs=tuple(sorted(swept, key=lambda one: one.index)),
     )
 

@@ -19,12 +19,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from ugro.cli.commands.serve import _Printer
 from ugro.cli.main import report
-from ugro.cli.output import hanging, print_commands
+from ugro.cli.output import hanging, print_commands, print_hanging
 from ugro.cli.render.checkpoints import checkpoints_grid
 from ugro.cli.render.grid import Column, Grid, Names, fit
 from ugro.cli.render.history import BLOCKS, history_grid
 from ugro.cli.render.listings import jobs_grid, nodes_grid
+from ugro.cli.several import shown_progress
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import Unreachable
 from ugro.common.models.checkpoint import Checkpoint, Place
@@ -300,3 +302,45 @@ def test_commands_are_never_broken(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert " ".join(line.strip() for line in told).endswith(
         "next:  for the cause and how to resume: ugro explain job-002"
     )
+
+
+def test_a_line_without_a_style_has_no_escape_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for style, wanted in (({}, "a b\r\n"), ({"dim": False}, "a b\r\n"), ({"bold": True}, "\x1b[1ma b\x1b[0m\r\n")):
+        leader, follower = pty.openpty()
+        with os.fdopen(follower, "w") as terminal:
+            monkeypatch.setattr(sys, "stdout", terminal)
+            print_hanging("a ", "b", **style)
+            terminal.flush()
+            assert os.read(leader, 1000).decode() == wanted
+        os.close(leader)
+
+
+def test_shows_on_a_terminal_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    leader, follower = pty.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    with os.fdopen(follower, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert list(shown_progress(["job-001"], "ending")) == ["job-001"]
+        said = b""
+        for _ in shown_progress(["job-001", "job-002"], "ending"):
+            while b"done)" not in said:
+                said += os.read(leader, 1000)
+    os.close(leader)
+    assert b"ending job-001 (0 of 2 done)" in said
+
+
+def test_lines_of_serve_are_broken_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    leader, follower = pty.openpty()
+    monkeypatch.setenv("COLUMNS", "80")
+    words = "watching gpu-master, gpu1 and gpu2; state in /home/somebody/.ugro; the dashboard is at 127.0.0.1:8470"
+    with os.fdopen(follower, "w") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        _Printer(as_json=False).say(words)
+        said = b""
+        while not said.endswith(b":8470\r\n"):
+            said += os.read(leader, 1000)
+    os.close(leader)
+    lines = said.decode().splitlines()
+    assert len(lines) == 2 and all(len(line) <= 80 for line in lines)
+    assert " ".join(" ".join(lines).split()).endswith(words)

@@ -44,6 +44,23 @@ def test_asks_for_a_value_without_an_echo(env: dict[str, str], home: Path) -> No
     assert asking.returncode == 0 and VALUE.encode() not in said and kept(env) == VALUE
 
 
+def test_refuses_a_name_before_it_asks_for_the_value(env: dict[str, str]) -> None:
+    leader, follower = pty.openpty()
+    command = [*COMMAND[:-1], "bad name"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdin=follower, stdout=pipe, stderr=pipe, env=env, start_new_session=True
+    ) as refused:
+        os.close(follower)
+        said = refused.communicate(timeout=60)
+    os.close(leader)
+    assert (
+        refused.returncode == 2
+        and b"'bad name' is no name of a secret" in said[1]
+        and b"value of" not in b"".join(said)
+    )
+
+
 def test_takes_a_value_from_stdin_a_file_and_the_environment(forked: Ugro, env: dict[str, str], home: Path) -> None:
     done = subprocess.run(COMMAND, input=f"{VALUE}-1\r\n", env=env, capture_output=True, text=True, cwd=home)
     assert (done.returncode, done.stdout) == (0, "HF_TOKEN is set; for a job: ugro launch --secret HF_TOKEN …\n")
@@ -99,7 +116,7 @@ def test_refuses_values_that_are_none(
         (("--secret", "UGRO_X"), "--secret: UGRO_X is set by UGRO itself"),
         (("--secret", "hf-x y"), "--secret: the name of a secret is expected, as in HF_TOKEN, or VARIABLE=NAME"),
         (("--secret", "A=x", "--secret", "A=y"), "--secret: A gets two secrets, A=x and A=y"),
-        (("--secret", "A", "--env", "A=1"), "--secret: A is in 'env' too, and a variable has one value"),
+        (("--secret", "A", "--env", "A=1"), "--secret: A is in 'env' too, and a variable has one value: leave one out"),
         (("--secret", "A"), "the secret A is not set"),
     ],
 )
@@ -112,4 +129,5 @@ def test_refuses_a_launch_with_such_an_environment(
     done = forked("launch", "t.py", *words, "--json", env=env, cwd=home)
     error = json.loads(done.stderr)["error"]
     assert (done.returncode, error["message"]) == (2, message)
+    assert error["hint"], "each says what to do next"
     assert len(error["hint"]) < 140, "no more than two lines of 80 columns"

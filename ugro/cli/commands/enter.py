@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from ugro.cli.complete import complete_job, complete_node, complete_target
 from ugro.cli.output import print_json
 from ugro.common.errors import EXIT_OK, InputError
 from ugro.common.text import printable
-from ugro.service.schemas.entry import Execute, Forward, Forwarding, OpenTerminal
+from ugro.service.schemas.entry import Execute, ExecuteOnInput, Forward, Forwarding, OpenTerminal
 from ugro.service.schemas.maintenance import CommandEnd, CommandOutput
 
 HIGHEST_PORT = 65535
@@ -42,6 +44,9 @@ def exec_(
     The job's python comes first in PATH. The command is no part of the job and ends when this one does. Several words
     are passed literally. A single word is a line for /bin/sh: ugro exec job-001 -- 'ls out | wc -l'
 
+    A pipe or file on stdin is passed on: ugro exec job-001 -- tar x < data.tar. In a loop that reads the same stdin,
+    write `</dev/null`. A terminal is not: use --tty.
+
     Exit code: that of the command; 3 for an unreachable node.
     """
     if tty:
@@ -49,7 +54,8 @@ def exec_(
             raise InputError("--json and --tty cannot be combined", "leave one of the two out")
         line = ("/bin/sh", "-c", *words) if len(words) == 1 else words
         return _in_terminal(app, OpenTerminal(target=job, rank=rank, node=node, words=line))
-    for item in app.stream(Execute(job=job, rank=rank, node=node, words=words, live=not as_json)):
+    request = ExecuteOnInput if _has_input() else Execute
+    for item in app.stream(request(job=job, rank=rank, node=node, words=words, live=not as_json)):
         if isinstance(item, CommandOutput):
             _pass_on(item)
         else:
@@ -137,6 +143,15 @@ def _interrupts_left_to_it() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _has_input() -> bool:
+    """Return whether stdin is a pipe, a socket or a file: not a terminal, not /dev/null, and not closed."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode if sys.stdin else 0
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISREG(mode)
 
 
 def _pass_on(item: CommandOutput) -> None:

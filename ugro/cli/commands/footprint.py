@@ -11,7 +11,7 @@ from ugro.cli.complete import complete_node, nodes_option
 from ugro.cli.output import console, print_json, table
 from ugro.cli.prompts import answers
 from ugro.common.errors import EXIT_NODES, EXIT_OK
-from ugro.common.text import bytes_in_words, clock, count, printable, visible
+from ugro.common.text import bytes_in_words, clock, count, printable, visible, without_name
 from ugro.service.schemas.footprint import (
     Clean,
     CleanedDocument,
@@ -47,7 +47,7 @@ def _print(seen: Sequence[FootprintDocument | UnreadDocument]) -> None:
     for found in seen:
         if isinstance(found, UnreadDocument):
             name = found.node
-            made.add_row(name, "-", "-", "-", "-", printable(found.error.message.removeprefix(f"{name}: ")))
+            made.add_row(name, "-", "-", "-", "-", printable(without_name(found.error.message, name)))
             continue
         files = sum(job.files for job in found.jobs) + len(found.other)
         place = printable(found.base_dir) + ("" if found.exists else " (not there)")

@@ -13,11 +13,11 @@ from ugro.cli.app import App, command, duration_option, json_option
 from ugro.cli.output import console, print_hanging, print_json, quiet_option
 from ugro.cli.render.files import tell_success
 from ugro.cli.render.live import WaitDisplay
-from ugro.cli.several import Did, JobChoice, choose, jobs_arguments, tell_error
+from ugro.cli.several import Did, JobChoice, choose, jobs_arguments, shown_progress, tell_error
 from ugro.common.errors import JobFailed, UgroError, WaitTimedOut
 from ugro.common.job_names import LAST, SWEEP_ID, is_pattern
 from ugro.common.models.job_state import JobState
-from ugro.common.text import duration, printable
+from ugro.common.text import duration, printable, some
 from ugro.service.schemas.ending import Cancel, Cancelled, CarryOutCancels, CheckCancelled, JobProgress, Wait
 from ugro.service.schemas.jobs import JobDocument
 from ugro.service.words import end_in_words, phase, state_in_words
@@ -37,7 +37,9 @@ def cancel(app: App, choice: JobChoice, abandon: bool, quiet: bool, as_json: boo
     the ids of the jobs that have ended.
     """
     chosen = choose(app, "cancel", choice, as_json, quiet=quiet)
-    asked: dict[str, JobDocument | UgroError] = {job: _request(app, job, abandon) for job in chosen.ids}
+    asked = dict[str, JobDocument | UgroError]()
+    for job in shown_progress(chosen.ids, "requesting the end of"):
+        asked[job] = _request(app, job, abandon)
     ending = list(
         dict.fromkeys(job.id for job in asked.values() if isinstance(job, JobDocument) and not job.state.ended)
     )
@@ -53,7 +55,7 @@ def cancel(app: App, choice: JobChoice, abandon: bool, quiet: bool, as_json: boo
         words = ended.job.id if quiet else "\n".join(_end_in_lines(ended, already=job.state.ended))
         return ended.job.as_json(), words
 
-    return chosen.each(one, as_json)
+    return chosen.each(one, as_json, doing="checking the end of")
 
 
 def _request(app: App, name: str, abandon: bool) -> JobDocument | UgroError:
@@ -66,20 +68,23 @@ def _request(app: App, name: str, abandon: bool) -> JobDocument | UgroError:
 
 def _carry_out(app: App, jobs: list[str]) -> dict[str, JobDocument]:
     """End jobs whose end was requested; return them as they were seen last."""
-    text, last = f"ending {', '.join(jobs)}", dict[str, JobDocument]()
+    text, last = f"ending {some(jobs)}", dict[str, JobDocument]()
     try:
         with closing(app.stream(CarryOutCancels(jobs=tuple(jobs)))) as updates:
             first = next(updates)
             last[first.job.id] = first.job
             alone = WaitDisplay(first, text) if len(jobs) == 1 else None
-            with alone or console(stderr=True).status(text):
+            with alone or console(stderr=True).status(text) as shown:
                 for update in updates:
                     last[update.job.id] = update.job
-                    if alone:
-                        alone.tell(update)
+                    if isinstance(shown, WaitDisplay):
+                        shown.tell(update)
+                    else:
+                        over = sum(job.state.ended for job in last.values())
+                        shown.update(f"{text}: {over} of {len(jobs)} have ended")
     except KeyboardInterrupt:
         words = "the cancel is recorded; the next scheduling pass carries it out: ugro sweep"
-        print_hanging(f"{', '.join(jobs)}: ", words, True)
+        print_hanging(f"{some(jobs)}: ", words, True)
         raise
     return last
 

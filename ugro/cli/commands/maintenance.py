@@ -10,10 +10,18 @@ from ugro.cli.app import App, Whole, command, json_option
 from ugro.cli.output import print_hanging, print_json
 from ugro.cli.render.checkpoints import checkpoints_in_words
 from ugro.common.errors import EXIT_NODES, EXIT_OK, EXIT_STATE, InputError
-from ugro.common.text import clock, printable, size, some, visible
+from ugro.common.text import clock, printable, size, some, visible, without_name
 from ugro.common.units import parse_duration
 from ugro.service.schemas.records import Rebuild
-from ugro.service.schemas.removal import Collect, Collected, CollectedEnvironment, CollectedJob, JobInWords, PlanCollect
+from ugro.service.schemas.removal import (
+    Collect,
+    Collected,
+    CollectedEnvironment,
+    CollectedJob,
+    JobInWords,
+    PlanCollect,
+    UnreachableNode,
+)
 
 
 @click.group()
@@ -84,9 +92,9 @@ def _tell(done: Collected, older_than: str, do_it: str | None) -> None:
     for path in found.temporary:
         click.echo(f"{visible(path)}, partial file, {f'would be removed: {do_it}' if do_it else 'removed'}")
     for silent in found.unreachable:
-        click.echo(f"{silent.node} is skipped: {printable(silent.error.message)}", err=True)
+        click.echo(f"{silent.node} is skipped: {_why(silent)}", err=True)
     for silent in found.unsearched:
-        click.echo(f"{silent.node} is not searched for environments: {printable(silent.error.message)}", err=True)
+        click.echo(f"{silent.node} is not searched for environments: {_why(silent)}", err=True)
     going = [one for one in found.environments if one.kept is None]
     if not (going or any(job.bytes or said.code or job.nodes for job, said in zip(found.jobs, done.jobs, strict=True))):
         click.echo(f"nothing to remove of jobs that ended more than {older_than} ago")
@@ -121,6 +129,10 @@ def _in_words(job: CollectedJob, said: JobInWords) -> str:
     if said.resumable:
         stays += f" ({_facts(job)}); with them: --with-checkpoints"
     return "; ".join(filter(None, [", ".join(goes), stays]))
+
+
+def _why(silent: UnreachableNode) -> str:
+    return printable(without_name(silent.error.message, silent.node))
 
 
 def _facts(job: CollectedJob) -> str:

@@ -24,7 +24,7 @@ from ugro.cli.render.listings import nodes_grid
 from ugro.cli.render.news import news_line
 from ugro.cli.several import Did, for_each, several
 from ugro.common.errors import EXIT_INPUT, EXIT_OK, InputError
-from ugro.common.text import one_line, printable, some
+from ugro.common.text import one_line, printable, some, without_name
 from ugro.service.schemas.maintenance import (
     CommandEnd,
     CommandOutput,
@@ -154,6 +154,7 @@ def run(app: App, names: str | None, words: tuple[str, ...], as_json: bool) -> i
     """Run a command on every node.
 
     Several words are passed literally. A single word is a line for /bin/sh: ugro run -- 'nvidia-smi | head -3'
+    The command has nothing on its stdin.
 
     Exit code: the worst of all nodes; 3 for an unreachable node.
     """
@@ -178,7 +179,7 @@ def run(app: App, names: str | None, words: tuple[str, ...], as_json: bool) -> i
     for one in ended:
         if (error := one.answer.error) and not as_json:
             prefix = click.style(one.answer.node.ljust(width) + " | ", fg="red")
-            click.echo(prefix + printable(error.message), err=True)
+            click.echo(prefix + printable(without_name(error.message, one.answer.node)), err=True)
     return max(one.worst for one in ended)
 
 

@@ -32,7 +32,7 @@ def hold(app: App, choice: JobChoice, reason: str, as_json: bool) -> int:
         held = app.call(Hold(job=name, reason=reason))
         return held.as_json(), f"{title(held)} is held; to release it: ugro release {held.id}"
 
-    return choose(app, "hold", choice, as_json).each(one, as_json)
+    return choose(app, "hold", choice, as_json).each(one, as_json, doing="holding")
 
 
 @command()
@@ -54,7 +54,7 @@ def release(app: App, choice: JobChoice, as_json: bool) -> int:
             words += f"\n  {told}"
         return job.as_json(), words
 
-    return choose(app, "release", choice, as_json).each(one, as_json)
+    return choose(app, "release", choice, as_json).each(one, as_json, doing="releasing")
 
 
 @command(context_settings={"ignore_unknown_options": True})
@@ -72,7 +72,7 @@ def reprioritize(app: App, choice: JobChoice, priority: int, as_json: bool) -> i
         changed = app.call(Reprioritize(job=job, priority=priority))
         return changed.as_json(), f"{title(changed)} has priority {priority} now"
 
-    return choose(app, "reprioritize", choice, as_json).each(one, as_json)
+    return choose(app, "reprioritize", choice, as_json).each(one, as_json, doing="reprioritizing")
 
 
 @command()

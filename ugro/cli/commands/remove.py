@@ -11,7 +11,7 @@ from ugro.cli.prompts import answers
 from ugro.cli.render.checkpoints import checkpoints_in_words
 from ugro.cli.several import JobChoice, choose, jobs_arguments
 from ugro.common.errors import EXIT_NODES
-from ugro.common.text import bytes_in_words, count, printable, size, some
+from ugro.common.text import bytes_in_words, count, printable, size, some, without_name
 from ugro.service.schemas.removal import PlanRemove, Remove, RemovedJob, UseDocument
 
 LEFT_THERE = {
@@ -73,6 +73,7 @@ def _tell(job: RemovedJob) -> None:
     click.echo(f"{job.id} was removed")
     for on in job.nodes:
         if on.error:
-            click.echo(f"  {on.node}: {printable(on.error.message)}; its folder goes once the node answers", err=True)
+            why = printable(without_name(on.error.message, on.node))
+            click.echo(f"  {on.node}: {why}; its folder goes once the node answers", err=True)
         elif words := LEFT_THERE.get(on.state):
             click.echo(f"  {on.node}: {words.format(node=on.node)}", err=True)

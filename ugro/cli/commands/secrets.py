@@ -14,7 +14,7 @@ from ugro.cli.complete import complete_file, complete_secret
 from ugro.cli.output import print_hanging, print_json
 from ugro.cli.prompts import typed
 from ugro.common.errors import InputError
-from ugro.common.masking import SHORTEST
+from ugro.common.masking import SHORTEST, check_secret_name
 from ugro.common.text import duration, printable, some
 from ugro.service.schemas.secrets import ListSecrets, RemoveSecret, SecretChange, SetSecret
 
@@ -49,6 +49,7 @@ def set_(app: App, name: str, value: tuple[str, ...], from_env: bool, path: str 
             "the value of a secret is no argument: `ps` and the shell's history would show it",
             f"leave it out, and type it when it is asked for: ugro secret set {printable(name)}",
         )
+    check_secret_name(name)
     done = app.call(SetSecret.model_validate({"name": name, "value": _value(name, from_env, path)}))
     if as_json:
         print_json(done.as_json())

@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 from ugro.cli.app import App, command, json_option
-from ugro.cli.output import print_json
+from ugro.cli.output import print_hanging, print_json
 from ugro.cli.render.news import news_line
 from ugro.common import log
 from ugro.common.errors import InputError, UgroError
@@ -193,7 +193,7 @@ class _Printer:
         """Print a line for people."""
         if not self._as_json:
             with self._reader_may_go():
-                click.echo(f"{clock(time.time())}  {text}")
+                print_hanging(f"{clock(time.time())}  ", text)
 
     def _complain(self, error: UgroError) -> None:
         self.say(f"{error.message} ({error.hint})" if error.hint else error.message)

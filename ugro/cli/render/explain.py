@@ -58,9 +58,10 @@ def _facts(found: DiagnosisDocument) -> Iterator[tuple[str, str]]:
     """Yield the rank, how it ended if the cause is unknown, and the place in the script."""
     job = found if isinstance(found, FailureDocument) else None
     node = job.node if job else None
-    if found.cause is not None and (found.rank is not None or node or not job):
-        rank = "not known" if found.rank is None else str(found.rank)
-        yield "rank", rank + (f" on {printable(node)}" if node else "")
+    if found.cause is not None and found.rank is not None:
+        yield "rank", str(found.rank) + (f" on {printable(node)}" if node else "")
+    elif found.cause is not None and node:
+        yield "node", printable(node)
     if found.cause == "unknown" and job:
         if job.signal:
             yield "ended", f"by SIG{printable(job.signal)}"

@@ -118,6 +118,13 @@ def failure_of(came: PullAnswer) -> UgroError:
         more = f", and {count(len(answer.missing) - 1, 'more file')}" if len(answer.missing) > 1 else ""
         error = UgroError(f"{one.node}: {visible(one.path)} did not come: {one.reason}{more}", again)
         error.code = "node"
+    elif not answer.files:
+        why = f"no file, and links are not followed: {visible(some(answer.left_out))}" if answer.left_out else "no file"
+        error = UgroError(
+            f"nothing was copied: what is named there is {why}",
+            f"name files, or what a link leads to: ugro ls {answer.id} shows what there is",
+        )
+        error.code = "input"
     else:
         names = ", ".join(map(visible, answer.unmatched))
         error = UgroError(f"{answer.id} has nothing named {names}", f"see what there is: ugro ls {answer.id}")

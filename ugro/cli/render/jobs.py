@@ -12,7 +12,7 @@ from rich.text import Text
 from ugro.cli.output import SHORT_UUID, console, state_text, table
 from ugro.cli.render.grid import Column, Grid, Names
 from ugro.common.models.job_state import JobState, RankState
-from ugro.common.text import clock, count, duration, one_line, printable, size
+from ugro.common.text import clock, count, duration, one_line, printable, size, without_name
 from ugro.service.schemas.jobs import JobDocument, RankDocument
 from ugro.service.words import begins, outputs_in_words, phase, progress_in_words, title
 
@@ -112,7 +112,8 @@ def print_job(job: JobDocument, folders: Mapping[str, str]) -> None:
         where = f"rank {failure.rank} on {failure.node}" if failure.rank is not None else failure.node
         out.print()
         cause = "" if failure.cause == "unknown" else f"{failure.cause}: "
-        out.print(Text(f"first failure: {where}: {cause}{printable(failure.message)}", "bold red"))
+        words = printable(without_name(failure.message, failure.node))
+        out.print(Text(f"first failure: {where}: {cause}{words}", "bold red"))
 
 
 def rank_state(job: JobDocument, rank: RankDocument) -> str:

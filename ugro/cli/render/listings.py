@@ -11,7 +11,7 @@ from ugro.cli.output import state_text
 from ugro.cli.render.grid import Column, Grid, Names
 from ugro.cli.render.jobs import command_line, rank_state, time_in_words
 from ugro.common.models.job_state import JobState
-from ugro.common.text import count, duration, printable, size
+from ugro.common.text import count, duration, printable, size, without_name
 from ugro.service.schemas.jobs import JobDocument
 from ugro.service.schemas.nodes import GpuDocument, NodeDocument
 from ugro.service.schemas.queries import ListedJob
@@ -63,7 +63,7 @@ def _seen(node: NodeDocument, twin: str | None) -> Text:
         seen = Text("now", "green")
     else:
         age = f"{duration(node.age_seconds)} ago, " if node.age_seconds is not None else "never, "
-        seen = Text(printable(age + node.error.message.removeprefix(f"{node.name}: ")), "red")
+        seen = Text(printable(age + without_name(node.error.message, node.name)), "red")
     if node.departed:
         renamed = f" ({node.same_as} is the same machine)" if node.same_as else ""
         seen.append(f", departed: it left the inventory{renamed}, and is watched until its jobs have ended", "yellow")

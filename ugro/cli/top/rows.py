@@ -12,7 +12,7 @@ from rich.text import Text
 from ugro.cli.output import STATE_STYLES
 from ugro.cli.render.listings import short_name
 from ugro.common.models.job_state import JobState
-from ugro.common.text import duration, printable, size
+from ugro.common.text import duration, printable, size, without_name
 from ugro.service.schemas.live import LiveGpu, LiveJob, LiveNode, LiveProgress, LiveView
 
 SAMPLES = 16
@@ -140,7 +140,7 @@ def _gpu_row(node: LiveNode, gpu: LiveGpu | None, use: Use, narrow: bool) -> Row
 def _of_node(node: LiveNode) -> tuple[str, str]:
     """Return how the node of a GPU stands, and what colours that."""
     if not node.reachable:
-        message = node.error.message.removeprefix(f"{node.name}: ") if node.error else "unreachable"
+        message = without_name(node.error.message, node.name) if node.error else "unreachable"
         return message, "failed"
     if node.drained:
         return f"drained: {node.drained.reason}", "held"

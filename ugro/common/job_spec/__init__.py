@@ -1,7 +1,7 @@
 """The job spec: a job as requested on the command line or in a job.yaml."""
 
 from ugro.common.job_spec.launchers import RANK_PY, agent_of
-from ugro.common.job_spec.reading import OPTIONS, PATTERN_HINT, job_spec, load_job_spec
+from ugro.common.job_spec.reading import OPTIONS, OPTIONS_HINT, PATTERN_HINT, job_spec, load_job_spec
 from ugro.common.job_spec.rules import CheckpointRules, FailurePolicy, HangAfter, MetricsRules
 from ugro.common.job_spec.setup import INPUTS, Setup
 from ugro.common.job_spec.spec import JOB_ID, PRIORITIES, JobSpec
@@ -10,6 +10,7 @@ __all__ = [
     "INPUTS",
     "JOB_ID",
     "OPTIONS",
+    "OPTIONS_HINT",
     "PATTERN_HINT",
     "PRIORITIES",
     "RANK_PY",

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ugro.common.errors import JobSpecError
-from ugro.common.fields import without_effect
+from ugro.common.fields import names_itself, without_effect
 from ugro.common.job_spec import environment
 from ugro.common.job_spec.spec import JobSpec
 from ugro.common.metric_pattern import try_out
@@ -21,6 +21,8 @@ OPTIONS = {"time_limit": "time", "secrets": "secret"}
 
 PATTERN_HINT = "name what stands between the values, as in `loss: (?P<loss>[^ ]+)`, instead of several `.*`"
 _ENV_HINT = "leave it out; GPUs and nodes are chosen by --gpus-per-node and --nodes"
+_ITSELF_HINT = "write the value out, or let your shell do it: of --env it expands $NAME in double quotes"
+OPTIONS_HINT = "see: ugro launch --help"
 
 
 def load_job_spec(path: Path) -> JobSpec:
@@ -54,7 +56,9 @@ def load_job_spec(path: Path) -> JobSpec:
             line = line_of(document, ("metrics", "pattern")) or line_of(document, ("metrics",)) or 1
             raise JobSpecError(f"{path}:{line}: metrics.pattern: {error}", PATTERN_HINT) from None
     for name, reason in _without_effect(spec).items():
-        raise JobSpecError(f"{path}:{line_of(document, ('env', name)) or 1}: env.{name}: {reason}", _ENV_HINT)
+        raise JobSpecError(
+            f"{path}:{line_of(document, ('env', name)) or 1}: env.{name}: {reason}", _env_hint(spec, name)
+        )
     return spec
 
 
@@ -68,18 +72,22 @@ def job_spec(**fields: Any) -> JobSpec:
         spec = JobSpec.model_validate({key: value for key, value in fields.items() if value is not None})
     except ValidationError as error:
         found = mistakes(error)
-        raise JobSpecError(f"{_option(found[0].where)}: {found[0].text}{and_more(found)}") from None
+        raise JobSpecError(f"{_option(found[0].where)}: {found[0].text}{and_more(found)}", OPTIONS_HINT) from None
     try:
         check_vram(spec.vram or 0)  # not a rule of the record: what was once submitted stays readable
     except ValueError as error:
-        raise JobSpecError(f"--vram: {error}") from None
+        raise JobSpecError(f"--vram: {error}", OPTIONS_HINT) from None
     for name, reason in _without_effect(spec).items():
-        raise JobSpecError(f"--env {name}: {reason}", _ENV_HINT)
+        raise JobSpecError(f"--env {name}: {reason}", _env_hint(spec, name))
     return spec
 
 
 def _without_effect(spec: JobSpec) -> dict[str, str]:
     return without_effect(spec.env, gpus=spec.gpus_per_node != 0, launcher=None if spec.one_process else spec.launcher)
+
+
+def _env_hint(spec: JobSpec, name: str) -> str:
+    return _ITSELF_HINT if names_itself(name, spec.env[name]) else _ENV_HINT
 
 
 def _option(where: Location) -> str:

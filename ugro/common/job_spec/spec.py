@@ -213,7 +213,7 @@ class JobSpec(Config):
     @classmethod
     def _no_variable_twice(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if both := [name for name in variables_of(value) if name in info.data.get("env", {})]:
-            raise Misplaced((), f"{both[0]} is in 'env' too, and a variable has one value")
+            raise Misplaced((), f"{both[0]} is in 'env' too, and a variable has one value: leave one out")
         return value
 
     @property

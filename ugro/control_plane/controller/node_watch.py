@@ -60,7 +60,7 @@ def remember(store: MetadataStore, inventory: Inventory, seen: Observation, live
     for name, silence in quiet.items():
         why = said.get(name)
         if name not in silent and isinstance(why, NodeError):
-            store.timeline.note(name, EventKind.SILENT, why.message)
+            store.timeline.note(name, EventKind.SILENT, why.problem)
         elif name in given_time:
             store.timeline.note(name, EventKind.PROPOSAL, proposal(name, silence, now))
     with troubles.boundary("shared GPUs"):

@@ -14,8 +14,7 @@ from pathlib import Path
 from ugro.common.errors import InputError, StateError
 from ugro.common.fields import NAME, TOKEN_NAME
 from ugro.common.files import write_atomic
-from ugro.common.masking import Masker
-from ugro.common.text import printable
+from ugro.common.masking import Masker, check_secret_name
 from ugro.control_plane.metadata_store.records import make_home, state_errors
 
 LARGEST = 64 * 1024
@@ -62,7 +61,7 @@ class SecretStore:
         Raises:
             InputError: the name or the value is none.
         """
-        self._check(name)
+        check_secret_name(name)
         if not value:
             raise InputError(f"the value of {name} is empty", f"give one: ugro secret set {name}")
         if "\0" in value:
@@ -83,7 +82,7 @@ class SecretStore:
         Raises:
             SecretMissing: it is not set.
         """
-        self._check(name)
+        check_secret_name(name)
         with state_errors(path := self._folder / name):
             try:
                 path.unlink()
@@ -126,7 +125,7 @@ class SecretStore:
         Raises:
             SecretMissing: it is not set.
         """
-        self._check(name)
+        check_secret_name(name)
         with state_errors(path := self._folder / name):
             try:
                 descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -182,12 +181,6 @@ class SecretStore:
             return (self._folder / name).read_text("utf-8") if NAME.fullmatch(name) else ""
         except (OSError, UnicodeDecodeError):
             return ""
-
-    def _check(self, name: str) -> None:
-        if not NAME.fullmatch(name):
-            words = "letters, digits, '.', '_' and '-' are expected, at most 63"
-            shown = printable(name.partition("=")[0])[:80]  # behind it may be a value
-            raise InputError(f"{shown!r} is no name of a secret: {words}", "as in: ugro secret set HF_TOKEN")
 
     def _require_private(self, path: Path, found: os.stat_result | None = None) -> None:
         """Check that only this user can read a file or open a folder."""

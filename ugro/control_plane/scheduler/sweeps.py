@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.common.text import printable, some
 from ugro.control_plane.scheduler.arguments import find, with_changes
 from ugro.control_plane.scheduler.backfill import WaitingJob
@@ -85,6 +86,17 @@ def _is_given(spec: JobSpec, name: str) -> bool:
 def sweep_id(first_job: str) -> str:
     """Return the id of the sweep whose first job this is: `sweep-012` of job-012."""
     return f"sweep-{first_job.rpartition('-')[2]}"
+
+
+def best_of(values: Mapping[str, tuple[JobState, float]], highest: bool) -> str | None:
+    """Return the id of the best job of a sweep, from the state and the value of each that has a value.
+
+    One that failed or was cancelled counts only where no other has a value: it saw a part of the training, or diverged.
+    """
+    counting = {
+        job_id: one for job_id, one in values.items() if one[0] not in (JobState.FAILED, JobState.CANCELLED)
+    } or values
+    return (max if highest else min)(counting, key=lambda job_id: counting[job_id][1], default=None)
 
 
 def limited(waiting: Sequence[WaitingJob], jobs: Iterable[Job]) -> tuple[WaitingJob, ...]:

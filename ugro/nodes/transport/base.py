@@ -11,14 +11,15 @@ for has the argument OURS, so the first line of every script is a `guard`: any o
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 import secrets
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from ugro.common.config import NodeConfig
 from ugro.common.errors import CommandTimedOut, LinkLost, NodeRefused, ShellRefused
@@ -43,6 +44,8 @@ OURS = "ugro"
 
 INTACT = "UGRO=1"
 """How a script begins. What a `.bashrc` that reads stdin left of one begins otherwise, and must not run."""
+
+Read = TypeVar("Read")
 
 Output = Callable[[str, bytes], None]
 """Called with "stdout" or "stderr" and the bytes as they come."""
@@ -319,6 +322,26 @@ async def chunks(data: bytes | AsyncIterable[bytes]) -> AsyncIterable[bytes]:
     else:
         async for chunk in data:
             yield chunk
+
+
+async def both_ways(feeding: Coroutine[Any, Any, None], reading: Coroutine[Any, Any, Read]) -> Read:
+    """Write a command's stdin and read its output; return what `reading` returns.
+
+    Once that is over nothing more is fed: what is left, of a source that may never end, has no reader.
+
+    Raises:
+        Exception: what `feeding` or `reading` raises, which ends the other.
+    """
+    feed, read = asyncio.create_task(feeding), asyncio.create_task(reading)
+    try:
+        await asyncio.wait({feed, read}, return_when=asyncio.FIRST_COMPLETED)
+        if feed.done():
+            feed.result()
+        return await read
+    finally:
+        feed.cancel()
+        read.cancel()
+        await asyncio.gather(feed, read, return_exceptions=True)
 
 
 END_SCRIPT = """

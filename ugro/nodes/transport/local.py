@@ -27,6 +27,7 @@ from ugro.nodes.transport.base import (
     Output,
     ScriptFrame,
     Transport,
+    both_ways,
     chunks,
     conclude,
 )
@@ -60,12 +61,7 @@ class LocalTransport(Transport):
         async with children.started(*command, cwd=os.path.expanduser("~"), grace=KILL_GRACE) as child:
             try:
                 async with asyncio.timeout(timeout + KILL_GRACE + 5 if timeout else None):
-                    await asyncio.gather(
-                        _feed(child.stdin, frame.head, data),
-                        collector.drain("stdout", child.stdout),
-                        collector.drain("stderr", child.stderr),
-                    )
-                    status = await child.wait()
+                    status = await both_ways(_feed(child.stdin, frame.head, data), _heard(child, collector))
             except TimeoutError:
                 raise LinkLost(self.name, f"a command gave no answer within {timeout:.0f} s") from None
         return conclude(self.name, status, collector, frame, time.monotonic() - started)
@@ -160,6 +156,12 @@ def _signal(process: subprocess.Popen[bytes], number: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+async def _heard(child: children.Child, collector: Collector) -> int:
+    """Take all that a command prints; returns its exit status."""
+    await asyncio.gather(collector.drain("stdout", child.stdout), collector.drain("stderr", child.stderr))
+    return await child.wait()
 
 
 async def _feed(stdin: asyncio.StreamWriter, head: bytes, data: bytes | AsyncIterable[bytes] | None) -> None:

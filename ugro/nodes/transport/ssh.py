@@ -34,6 +34,7 @@ from ugro.nodes.transport.base import (
     Output,
     ScriptFrame,
     Transport,
+    both_ways,
     chunks,
     conclude,
 )
@@ -161,22 +162,16 @@ class SshTransport(Transport):
                 with contextlib.suppress(OSError, asyncssh.Error):
                     process.stdin.write_eof()
 
-        async def read() -> None:
-            await asyncio.gather(collector.drain("stdout", process.stdout), collector.drain("stderr", process.stderr))
-            await process.wait_closed()
-
-        feeding, reading = asyncio.create_task(feed()), asyncio.create_task(read())
-        try:
-            await asyncio.wait({feeding, reading}, return_when=asyncio.FIRST_EXCEPTION)
-            if feeding.done():
-                feeding.result()
+        async def read() -> int | None:
             with contextlib.suppress(asyncssh.ConnectionLost, asyncssh.DisconnectError, OSError):
-                await reading
+                await asyncio.gather(
+                    collector.drain("stdout", process.stdout), collector.drain("stderr", process.stderr)
+                )
+                await process.wait_closed()
                 return process.returncode
             return None
-        finally:
-            feeding.cancel()
-            reading.cancel()
+
+        return await both_ways(feed(), read())
 
     async def _open_shell(self) -> Channel:
         """A session for the kept shell; it is one of the SESSIONS_PER_NODE until it is closed."""

@@ -27,6 +27,13 @@ class Execute(Stream[CommandOutput | CommandEnd]):
     live: bool
 
 
+class ExecuteOnInput(Execute):
+    """The same, with what this process has on its stdin."""
+
+    function: ClassVar[str] = "entry.execute_on_input"
+    here: ClassVar[bool] = True
+
+
 class Terminal(Document):
     """The command line that gives a terminal on a node, and the job whose surroundings it has, if any."""
 

@@ -50,7 +50,7 @@ class SweepDocument(Document):
     highest: bool
     """Whether the highest value is the best; else the lowest is."""
     best: str | None
-    """Id of the best job so far."""
+    """Id of the best job so far. One that failed or was cancelled counts only where no other has a value."""
     jobs: tuple[SweptJob, ...]
     """Those that were submitted and not removed."""
 

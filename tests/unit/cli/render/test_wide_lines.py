@@ -7,8 +7,9 @@ from rich.cells import cell_len
 
 from ugro.cli.render.check import print_block, print_network
 from ugro.cli.render.explain import print_finding
+from ugro.common.models.job_state import JobState
 from ugro.service.schemas.check import FindingDocument, LinkDocument, NetworkDocument
-from ugro.service.schemas.explain import DiagnosisDocument
+from ugro.service.schemas.explain import DiagnosisDocument, FailureDocument
 
 WORDS = "each query of the GPU may take seconds, as long as nothing else has it open, and that is all; "
 
@@ -54,3 +55,18 @@ def test_a_quoted_line_stays_quoted(capsys: pytest.CaptureFixture[str]) -> None:
     quoted = [line for line in lines if line.startswith("  │     ")]
     assert len(quoted) == 2 and " ".join(line[4:].strip() for line in quoted) == WORDS.strip()
     assert lines[0] == "a GPU ran out of memory (cuda_oom)" and any(line.startswith("next:   each") for line in lines)
+
+
+def test_a_failure_without_a_rank_names_its_node(capsys: pytest.CaptureFixture[str]) -> None:
+    found = DiagnosisDocument(cause="setup_failed", message="gpu1: the setup command failed")
+    of_job = FailureDocument(
+        **found.model_dump(), job="job-001", state=JobState.FAILED, attempt=1, node="gpu1", exit_code=None, signal=None
+    )
+    for each, facts in (
+        (found, []),
+        (of_job, ["  node  gpu1"]),
+        (of_job.model_copy(update={"rank": 2}), ["  rank  2 on gpu1"]),
+    ):
+        print_finding(each, "the setup command failed")
+        lines = printed(capsys)
+        assert [line for line in lines if line.startswith(("  rank", "  node"))] == facts

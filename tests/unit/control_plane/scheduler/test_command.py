@@ -179,7 +179,9 @@ def test_the_command_line(project: Path) -> None:
     assert error("train.py", "--env", "A").hint.endswith("; the script's own --env goes after --")
     assert "RANK: torchrun sets it for each rank" in error("train.py", "--env", "RANK=1").message
     assert "--env CUDA_VISIBLE_DEVICES: UGRO sets it" in error("train.py", "--env", "CUDA_VISIBLE_DEVICES=1").message
-    assert "$PATH is not expanded here" in error("train.py", "--env", "PATH=/opt/bin:$PATH").message
+    itself = error("train.py", "--env", "PATH=/opt/bin:$PATH")
+    assert "$PATH is not expanded here" in itself.message and "double quotes" in itself.hint
+    assert "without a GPU: --gpus-per-node 0" in CliRunner().invoke(cli, ["launch", "--gpus", "0"]).output
     (project / "job.yaml").write_text("script: train.py\nworkdir: ~/none\n")
     assert error("job.yaml").message == f"the working directory {Path.home()}/none is not there"
     assert error("-m").message == "no module or program is named"

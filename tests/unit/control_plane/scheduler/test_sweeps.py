@@ -13,7 +13,7 @@ from ugro.common.models.job_state import JobState
 from ugro.control_plane.scheduler.arguments import with_places
 from ugro.control_plane.scheduler.backfill import WaitingJob
 from ugro.control_plane.scheduler.pending_reasons import OnHold, SweepFull
-from ugro.control_plane.scheduler.sweeps import combinations, limited, sweep_id
+from ugro.control_plane.scheduler.sweeps import best_of, combinations, limited, sweep_id
 from ugro.testing import builders
 
 
@@ -162,3 +162,18 @@ def test_leaves_jobs_without_a_limit_alone() -> None:
 
 def test_names_a_sweep_after_its_first_job() -> None:
     assert sweep_id("job-012") == "sweep-012"
+
+
+# --- the best --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("highest", "best"), [(False, "low"), (True, "high")])
+@pytest.mark.parametrize("end", [JobState.FAILED, JobState.CANCELLED])
+def test_counts_a_job_that_did_not_come_to_its_end_only_where_no_other_has_a_value(
+    end: JobState, highest: bool, best: str
+) -> None:
+    ended = {"lowest": (end, 0.1), "highest": (end, 0.9)}
+    for state in (JobState.SUCCEEDED, JobState.RUNNING, JobState.UNKNOWN):
+        assert best_of({**ended, "low": (state, 0.4), "high": (state, 0.5)}, highest) == best
+    assert best_of(ended, highest) == f"{best}est"
+    assert best_of({}, highest) is None

@@ -48,10 +48,11 @@ function Compared({found}) {
 
 // --- curves ----------------------------------------------------------------------------------------------------------
 
-// The jobs whose curves are drawn: those that run, then the best ones; in the order of their numbers.
+// The jobs whose curves are drawn: the best and those that run, then those of the best values; in the order of their
+// numbers. A job that failed may have a better value than the best.
 export function drawn(found, most = LINES) {
-  const having = found.jobs.filter((job) => job.last !== null), runs = (job) => Number(!ended(job));
-  const chosen = sorted(having, "best", found.highest).sort((a, b) => runs(b) - runs(a)).slice(0, most);
+  const having = found.jobs.filter((job) => job.last !== null), rank = (job) => (job.id === found.best ? 2 : Number(!ended(job)));
+  const chosen = sorted(having, "best", found.highest).sort((a, b) => rank(b) - rank(a)).slice(0, most);
   return chosen.sort((a, b) => a.index - b.index);
 }
 

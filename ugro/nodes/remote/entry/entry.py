@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Sequence
 
 from ugro.common.paths import RunPaths
-from ugro.nodes.remote.bundle import load
-from ugro.nodes.remote.command.command import as_words
+from ugro.nodes.remote.command.command import as_words, run_command
 from ugro.nodes.remote.run.process_manager import path_word
 from ugro.nodes.transport import Outcome, Transport
 from ugro.nodes.transport.base import Output
@@ -28,17 +27,18 @@ def door(paths: RunPaths) -> tuple[str, ...]:
 
 
 async def execute(
-    transport: Transport, paths: RunPaths, words: Sequence[str], on_output: Output | None = None
+    transport: Transport,
+    paths: RunPaths,
+    words: Sequence[str],
+    on_output: Output | None = None,
+    given: AsyncIterable[bytes] | None = None,
 ) -> Outcome:
-    """Run a command in a run's surroundings; one word is a line for /bin/sh. Without `on_output` its output is kept.
-
-    It ends as a command of `run_command` does.
+    """Run a command in a run's surroundings, as `run_command` does; one word is a line for /bin/sh.
 
     Raises:
         NodeError: as in `Transport.run`.
     """
-    inside = (*door(paths), *as_words(words))
-    return await transport.run(load("command/command.sh"), inside, data=None, timeout=None, on_output=on_output)
+    return await run_command(transport, (*door(paths), *as_words(words)), on_output, given)
 
 
 async def terminal_words(transport: Transport, command: Sequence[str] = ()) -> tuple[str, ...]:
