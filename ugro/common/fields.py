@@ -178,7 +178,7 @@ def without_effect(env: Mapping[str, str], gpus: bool = True, launcher: str | No
 def names_itself(name: str, value: str) -> bool:
     """Return whether the value of a variable is to extend what it was: `$PATH:/x`. Quotes in it make no difference.
 
-    A person who wants those very characters is rarer than one who lost the value of PATH.
+    A user who wants those very characters is rarer than one who lost the value of PATH.
     """
     return bool(re.search(rf"\$({name}\b|\{{{name}\}})", value))
 

@@ -12,7 +12,7 @@ STDIN = 0
 
 
 async def bytes_of(descriptor: int) -> AsyncIterator[bytes]:
-    """Yield what a descriptor has, as it comes, until its end; nothing of what nobody may read is an end, too.
+    """Yield what a descriptor has, as it comes, until its end. What cannot be read has ended.
 
     No thread waits for a pipe: the interpreter would wait for that thread, and the pipe may never end.
     """
