@@ -23,7 +23,7 @@ from ugro.service.resident_socket import ResidentSocket
 from ugro.service.schemas.base import Document, Notice, Request, Stream
 from ugro.service.web_door import NotServed, WebDoor
 from ugro.service.wire import SOCKET
-from ugro.testing.cluster import controller_over, write_python
+from ugro.testing.cluster import controller_over, write_forking_python
 
 
 class Door:
@@ -32,7 +32,7 @@ class Door:
     def __init__(self, home: Path, stack: ExitStack, by_socket: bool = False) -> None:
         self.project = home / "project"
         self.project.mkdir()
-        python = write_python(home / "python")
+        python = write_forking_python(home / "python")
         inventory = home / "inventory.yaml"
         node = f"{{address: 127.0.0.1, local: true, python: {python}, base_dir: {home}/node}}"
         inventory.write_text(f"nodes:\n  here: {node}\n")

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from browser.pages import Open
-from playwright.sync_api import Page
+from browser.canned import Canned
+from browser.conftest import watch
+from browser.pages import open_canned
+from playwright.sync_api import Browser, Page
 
 
-@pytest.fixture
-def page(opened: Open) -> Page:
-    return opened("#/nowhere")
+@pytest.fixture(scope="module")
+def page(chromium: Browser) -> Iterator[Page]:
+    """One page for all: what is called in it keeps nothing."""
+    faults: list[str] = []
+    context = chromium.new_context()
+    watch(context, faults)
+    yield open_canned(context, Canned(), "#/nowhere")
+    context.close()
+    assert faults == []
 
 
 def called(page: Page, module: str, function: str, *arguments: Any) -> Any:

@@ -121,8 +121,9 @@ def has(host: Host, name: str) -> bool:
     return host.path(name).exists()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster(testbed: Testbed) -> Iterator[Crashing]:
+    """One for all: each pass begins with `new`, and starting such a `ugro` takes longer than a pass."""
     testbed.reset()
     testbed.master.write("inventory.yaml", INVENTORY)
     testbed.master.write("project/t.py", SCRIPT)

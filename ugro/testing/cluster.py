@@ -8,8 +8,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.engines.ssh.engine import SshEngine
 from ugro.nodes.pool import Pool
 from ugro.testing.commands import Ugro, until
+from ugro.testing.forking_python import client
 from ugro.testing.transport import Silencing
 
 PYTHON = f"""\
@@ -45,11 +46,17 @@ setsid --wait {sys.executable} "$@"
 """
 
 
-def write_python(path: Path) -> Path:
-    """A `python` for nodes with which a job starts in a moment: PYTHON, in that file."""
-    path.write_text(PYTHON)
+def write_python(path: Path, before: str = "") -> Path:
+    """A `python` for nodes with which a job starts in a moment: PYTHON, in that file, and `before` it other lines."""
+    first, rest = PYTHON.split("\n", 1)
+    path.write_text(f"{first}\n{before}{rest}")
     path.chmod(0o755)
     return path
+
+
+def write_forking_python(path: Path) -> Path:
+    """The same for nodes in this very process namespace: their scripts are forked, which is quicker still."""
+    return write_python(path, client())
 
 
 STARTED = "import os; open(os.environ['HOME'] + '/started', 'a').write(os.environ['RANK'])\n"
@@ -74,7 +81,7 @@ class Bed:
         self.store = MetadataStore(home / "state")
         self.project = home / "project"
         self.project.mkdir()
-        python = str(write_python(home / "python"))
+        python = str(write_forking_python(home / "python"))
         nodes = {
             name: NodeConfig(name=name, address="127.0.0.1", python=python, base_dir=f"{home}/{name}")
             for name in ("a", "b")
@@ -93,14 +100,20 @@ class Bed:
         """Connections to the nodes."""
         return Pool(self.inventory, lambda config: self.nodes[config.name])
 
-    async def tick(self) -> list[UgroError]:
-        """Run one tick of a controller that has just been started. Return the errors that it recorded."""
+    @asynccontextmanager
+    async def controller(self) -> AsyncIterator[tuple[Controller, MetadataStore]]:
+        """A controller that has just been started, and its store."""
         store = MetadataStore(self.store.home, self.store.clock)
         controller = controller_over(store, self.inventory, self.pool)
         try:
-            await controller.complete()
+            yield controller, store
         finally:
             await controller.close()
+
+    async def tick(self) -> list[UgroError]:
+        """Run one tick of a controller that has just been started. Return the errors that it recorded."""
+        async with self.controller() as (controller, store):
+            await controller.complete()
         return store.bus.troubles
 
     async def looked_at(self, job: Job) -> Job:
@@ -110,12 +123,12 @@ class Bed:
         return await controller.live(job, await controller.observe([job]))
 
     async def until(self, job: Job, *states: JobState) -> Job:
-        """Tick until the job is in one of these states; returns it."""
+        """Let one controller tick until the job is in one of these states; returns it."""
         pause = 0.0
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(30), self.controller() as (controller, _):
             while (now := self.store.jobs.job(job.id)).state not in states:
                 await asyncio.sleep(pause)
-                await self.tick()
+                await controller.complete()
                 pause = 0.1  # a tick starts many processes, and what is waited for is often one of them
         return now
 

@@ -32,6 +32,9 @@ Ugro = Callable[..., "subprocess.CompletedProcess[str]"]
 
 PROGRAM = [sys.executable, "-P", "-m", "ugro.testing.commands"]  # no file of the project is taken for a module
 
+FOR_NODES = (".on_node", ".gpu_jobs.")
+"""Parts of the names of modules that no command imports: they are sent to nodes, and some of them begin with torch."""
+
 
 @contextmanager
 def commands(cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Iterator[Ugro]:
@@ -131,7 +134,7 @@ def serve(run: Callable[..., dict[str, Any]]) -> None:
     """Answer the commands on stdin until there are no more."""
     for package in (ugro.cli, ugro.service, ugro.control_plane, ugro.nodes):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if "on_node" not in module.name:
+            if not any(part in module.name for part in FOR_NODES):
                 importlib.import_module(module.name)
     gc.freeze()
     for line in sys.stdin:

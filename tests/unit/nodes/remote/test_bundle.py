@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +36,7 @@ def imports(text: str) -> set[str]:
 def test_sends_a_script_that_needs_nothing_of_ugro(name: str) -> None:
     text = load(name)
     assert not any(module.startswith("ugro") for module in imports(text))
+    assert "typing" not in imports(text), "its annotations are not evaluated"
     assert text.startswith("from __future__ import annotations\n") and text.count("from __future__") == 1
     assert text.count('if __name__ == "__main__":') == 1
     ast.parse(text, feature_version=(3, 8))
@@ -67,3 +70,15 @@ def test_a_library_of_that_name_in_the_home_folder_is_passed_over(tmp_path: Path
         cwd=tmp_path,
     )
     assert done.returncode == 0 and b'"payload": "refused"' in done.stdout, done.stderr
+
+
+def test_the_first_code_of_a_node_waits_for_no_import_that_it_does_not_need(tmp_path: Path) -> None:
+    files = [{"name": "t.py", "size": 1, "sha256": "0" * 64, "mode": 0o644, "mtime": 0}]
+    manifest = json.dumps(files).encode()
+    (tmp_path / "jobs").mkdir()
+    words = ("begin", str(tmp_path / "jobs/job-001"), "token", hashlib.sha256(manifest).hexdigest())
+    command = [sys.executable, "-I", "-S", "-X", "importtime", "-c", load("code/receive_code.py"), *words]
+    done = subprocess.run(command, input=manifest, capture_output=True, check=True)
+    assert b'"missing": [0]' in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.decode().splitlines()}
+    assert "json" in imported and not imported & {"typing", "tarfile", "concurrent.futures"}

@@ -31,9 +31,7 @@ import shutil
 import signal
 import stat
 import sys
-import tarfile
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO, Callable
+from typing import IO, Any, BinaryIO, Callable
 
 from ugro.nodes.remote.code.on_node.files import CHUNK, Refused, local, noted_digest, sha256_of, wire
 from ugro.nodes.remote.on_node.answer import answer, error_in_words, refuse
@@ -42,6 +40,10 @@ KIND = "receive_code"
 RECENT_JOBS = 5  # more than one: people work on two projects in turn
 STALE_SECONDS = 3600
 THREADS = 8  # fsync waits, and waits together
+
+
+class BrokenOff(Refused):
+    """The stream of missing files ended early."""
 
 
 class Delivery:
@@ -115,7 +117,7 @@ def prepared(delivery: Delivery, manifest: bytes) -> dict[str, Any]:
     entries = json.loads(manifest)
     for folder in {os.path.dirname(delivery.path(entry)) for entry in entries}:
         os.makedirs(folder, exist_ok=True)
-    missing = lacking(lambda entry: placed(delivery, entry, sources), entries)
+    missing = lacking(lambda entry: placed(delivery, entry, sources), entries, bool(sources))
     if not missing:
         return {"present": True, "staged": conclude(delivery, list) == "staged"}
     with open(delivery.missing, "w") as numbers:
@@ -129,8 +131,12 @@ def prepared(delivery: Delivery, manifest: bytes) -> dict[str, Any]:
     }
 
 
-def lacking(place: Callable[[dict[str, Any]], bool], entries: list[dict[str, Any]]) -> list[int]:
-    """Place entries of a manifest; the numbers of those that could not be."""
+def lacking(place: Callable[[dict[str, Any]], bool], entries: list[dict[str, Any]], slow: bool) -> list[int]:
+    """Place entries of a manifest; the numbers of those that could not be. What is `slow` is done at the same time."""
+    if not slow:
+        return [number for number, entry in enumerate(entries) if not place(entry)]
+    from concurrent.futures import ThreadPoolExecutor  # takes long to import
+
     with ThreadPoolExecutor(THREADS) as pool:
         return [number for number, done in enumerate(pool.map(place, entries)) if not done]
 
@@ -218,7 +224,7 @@ def conclude(delivery: Delivery, filled: Callable[[], list[dict[str, Any]]]) -> 
     """
     try:
         done = published(delivery, filled())
-    except (OSError, tarfile.TarError):
+    except (OSError, BrokenOff):
         if not delivery.complete():
             raise
         done = "present"
@@ -231,15 +237,20 @@ def fill(delivery: Delivery) -> list[dict[str, Any]]:
     """Take what was missing. Returns its entries of the manifest."""
     with open(delivery.manifest, "rb") as file, open(delivery.missing) as numbers:
         entries, missing = json.load(file), json.load(numbers)
-    with tarfile.open(fileobj=sys.stdin.buffer, mode="r|", bufsize=CHUNK) as archive:
-        for member in archive:
-            receive(archive, member, delivery.path(entries[int(member.name)]))
+    import tarfile  # here, as `begin` starts sooner without it
+
+    try:
+        with tarfile.open(fileobj=sys.stdin.buffer, mode="r|", bufsize=CHUNK) as archive:
+            for member in archive:
+                receive(archive.extractfile(member), delivery.path(entries[int(member.name)]))
+    except tarfile.TarError as error:
+        raise BrokenOff("the transfer broke off") from error
     return [entries[number] for number in missing]
 
 
 def published(delivery: Delivery, received: list[dict[str, Any]]) -> str:
     """Check what was received and give the new tree its name, unless the code is there already, or an earlier one."""
-    for number in lacking(lambda entry: settled(delivery.path(entry), entry), received):
+    for number in lacking(lambda entry: settled(delivery.path(entry), entry), received, len(received) > 1):
         raise Refused(f"{received[number]['name']!r} arrived incomplete")
     held = delivery.held()
     if held == delivery.digest:
@@ -258,11 +269,10 @@ def published(delivery: Delivery, received: list[dict[str, Any]]) -> str:
     return "published"
 
 
-def receive(archive: tarfile.TarFile, member: tarfile.TarInfo, target: str) -> None:
+def receive(content: IO[bytes] | None, target: str) -> None:
     """Write one file of the tar. An rsync that broke off may have left it there, even read-only."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(target)
-    content = archive.extractfile(member)
     assert content is not None
     with open(target, "wb") as file:
         shutil.copyfileobj(content, file, CHUNK)
@@ -305,8 +315,8 @@ def main(step: str, job_dir: str, token: str, digest: str, earlier: str = "") ->
         done = begin(delivery) if step == "begin" else finish(delivery)
     except BaseException as error:
         shutil.rmtree(delivery.staging, ignore_errors=True)
-        if isinstance(error, (OSError, Refused, tarfile.TarError)):
-            refuse(KIND, "the transfer broke off" if isinstance(error, tarfile.TarError) else error_in_words(error))
+        if isinstance(error, (OSError, Refused)):
+            refuse(KIND, error_in_words(error))
         raise
     answer(KIND, done)
 

@@ -52,11 +52,8 @@ CHUNK = 256 * 1024
 SUBREAPER = 36
 """PR_SET_CHILD_SUBREAPER in linux/prctl.h."""
 
-Fields = Any
-"""What a JSON object became."""
 
-
-def read_json(path: str) -> Fields:
+def read_json(path: str) -> Any:
     """The object in a file; empty where there is none."""
     with contextlib.suppress(ValueError):
         found = json.loads(text_of(path) or "{}")
@@ -65,7 +62,7 @@ def read_json(path: str) -> Fields:
     return {}
 
 
-def write_json(path: str, value: Fields) -> None:
+def write_json(path: str, value: Any) -> None:
     """Write a file whole or not at all."""
     temporary = f"{path}.{os.getpid()}"
     with open(temporary, "w") as file:
@@ -100,26 +97,26 @@ def lives(process: str) -> bool:
 class Environment:
     """The folder of an environment."""
 
-    def __init__(self, asked: Fields) -> None:
+    def __init__(self, asked: Any) -> None:
         self.asked = asked
         self.folder = expanded(asked["folder"])
         self.claim = os.path.join(self.folder, "claim")
         self.log = os.path.join(self.folder, "log")
         self.run_dir = expanded(asked["run_dir"])
-        self.given_up: Fields = {}
+        self.given_up: Any = {}
         """The owner of a claim that the last look found to be over: no other claim may be put aside."""
 
     def path(self, *names: str) -> str:
         """The path of a file in it."""
         return os.path.join(self.folder, *names)
 
-    def owner(self) -> Fields:
+    def owner(self) -> Any:
         """Return who has the claim; empty if it is free."""
         return read_json(self.path("claim", "owner"))
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
-    def look(self) -> Fields:
+    def look(self) -> Any:
         """How far it is, as the asker sees it: done, running, failed (by its own run), or free."""
         if os.path.exists(self.path("done")):
             with contextlib.suppress(OSError), open(self.path("used"), "w"):
@@ -138,7 +135,7 @@ class Environment:
         self.given_up = owner
         return self.seen("free", owner)
 
-    def seen(self, state: str, owner: Fields, ended: Fields | None = None) -> Fields:
+    def seen(self, state: str, owner: Any, ended: Any | None = None) -> Any:
         """Return the answer, with the part of the log that is new to the asker."""
         begin = int(owner.get("log_from", 0)) + self.asked["have"]
         new = b""
@@ -157,11 +154,11 @@ class Environment:
             "more": size_of(self.log) > begin + len(new) if new else False,
         }
 
-    def is_mine(self, owner: Fields) -> bool:
+    def is_mine(self, owner: Any) -> bool:
         """Whether a claim is that of the run that asks."""
         return bool(owner) and owner.get("run") == self.asked["run"]
 
-    def is_alive(self, owner: Fields) -> bool:
+    def is_alive(self, owner: Any) -> bool:
         """Whether a claim's setup runs. A command whose keeper was killed is ended: it has no time limit any more."""
         if owner.get("boot") == boot_id():
             if lives(str(owner.get("process", ""))):
@@ -244,7 +241,7 @@ class Environment:
             return False
         return True
 
-    def carry_out(self) -> Fields:
+    def carry_out(self) -> Any:
         """Run the command. Returns how it ended."""
         try:
             shutil.rmtree(self.path("env"), ignore_errors=True)  # what an earlier try left half done
@@ -306,7 +303,7 @@ class Environment:
                 process.wait(min(BEAT, left))
         return True
 
-    def finish(self, ended: Fields) -> None:
+    def finish(self, ended: Any) -> None:
         """Say how it ended, while the claim is this one's."""
         owner = self.owner()
         if owner.get("id") != self.asked["id"]:
