@@ -24,7 +24,7 @@ ALONE = "import os, signal, subprocess, sys, time\nrank = int(os.environ['RANK']
 SCRIPTS = {
     "fine.py": MEET + "print('café', rank, flush=True)\ndist.destroy_process_group()\n",
     "exit3.py": MEET + "sys.exit(3) if rank == 1 else dist.barrier()\n",
-    "killed.py": MEET + "os.kill(os.getpid(), signal.SIGKILL) if rank == 2 else dist.barrier()\n",
+    "killed.py": MEET + "os.kill(os.getpid(), signal.SIGKILL) if rank == 1 else dist.barrier()\n",
     "stubborn.py": ALONE
     + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     + "subprocess.Popen(['sleep', '7771'], start_new_session=True)\n"
@@ -38,12 +38,12 @@ SCRIPTS = {
 }  # fmt: skip
 
 
-def ranks_that_say(ugro: Ugro, job: str, word: str) -> Callable[[], bool]:
-    """Whether all three ranks have printed a word."""
+def ranks_that_say(ugro: Ugro, job: str, word: str, ranks: int = 3) -> Callable[[], bool]:
+    """Whether all ranks have printed a word."""
 
     def look() -> bool:
         lines = document(ugro("logs", job, "--json"))
-        return {line["rank"] for line in lines if word in line["text"]} == {0, 1, 2}
+        return {line["rank"] for line in lines if word in line["text"]} == set(range(ranks))
 
     return look
 

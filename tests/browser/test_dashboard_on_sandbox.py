@@ -9,16 +9,18 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
 from browser.canned import MARKUP
 from browser.pages import serious
 from playwright.sync_api import BrowserContext, Page, expect
 
 from ugro.sandbox.cluster import Sandbox
 from ugro.testing.cluster import write_python
-from ugro.testing.commands import Ugro, commands, document
+from ugro.testing.commands import Ugro, document
 
 SLOW = 120_000
 """Milliseconds for what takes several ticks, on a machine that does other things."""
@@ -64,7 +66,7 @@ class Served:
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
-        command = [sys.executable, "-m", "ugro", "serve", "--every", "0.5", "--listen", self.place]
+        command = [sys.executable, "-m", "ugro", "serve", "--every", "1", "--listen", self.place]
         self._process = subprocess.Popen(command, cwd=self._project, env=self._env, stdout=-1, text=True)
         assert self._process.stdout
         for line in self._process.stdout:
@@ -84,8 +86,10 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     python = write_python(tmp_path_factory.mktemp("python") / "without-torch")
     cluster = Sandbox(tmp_path_factory.mktemp("sandbox"))
     cluster.up()
-    text = cluster.inventory.read_text()
-    cluster.inventory.write_text(re.sub(r"python: .*", f"python: {python}", text))
+    inventory = yaml.safe_load(cluster.inventory.read_text())
+    inventory["defaults"]["python"] = str(python)
+    del inventory["nodes"]["gpu-master"]  # two are enough, and each tick looks at all
+    cluster.inventory.write_text(yaml.safe_dump(inventory))
     yield cluster
     cluster.down()
 
@@ -99,9 +103,8 @@ def served(sandbox: Sandbox, project: Path) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def ugro(sandbox: Sandbox, project: Path) -> Iterator[Ugro]:
-    with commands(project, os.environ | sandbox.environment()) as ugro:
-        yield ugro
+def ugro(forked: Ugro, sandbox: Sandbox, project: Path) -> Ugro:
+    return partial(forked, cwd=project, env=os.environ | sandbox.environment())
 
 
 @pytest.fixture

@@ -1,10 +1,14 @@
-"""A sandbox for the tests of a file, which takes half a second, and `ugro` in the `project` that the file defines."""
+"""A sandbox for the tests of a file, which takes half a second, and `ugro` in the `project` that the file defines.
+
+Every command looks at every node of the inventory: a file that needs two names them in `CLUSTER`.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +17,7 @@ from places import QUICK
 
 from ugro.sandbox.cluster import Sandbox
 from ugro.testing.cluster import write_python
-from ugro.testing.commands import Ugro, commands
+from ugro.testing.commands import Ugro
 
 SPARING = """\
 #!/bin/sh
@@ -30,7 +34,7 @@ PYTHONPATH={quick}${{PYTHONPATH:+:$PYTHONPATH}} exec {python} "$@"
 
 
 @pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+def sandbox(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     folder = tmp_path_factory.mktemp("python")
     python = folder / "python"
     without_torch = write_python(folder / "without-torch")
@@ -42,12 +46,14 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
         cluster.up()
     inventory = yaml.safe_load(cluster.inventory.read_text())
     inventory["defaults"]["python"] = str(python)
+    inventory["nodes"] = {
+        name: inventory["nodes"][name] for name in getattr(request.module, "CLUSTER", inventory["nodes"])
+    }
     cluster.inventory.write_text(yaml.safe_dump(inventory))
     yield cluster
     cluster.down()
 
 
 @pytest.fixture(scope="module")
-def ugro(sandbox: Sandbox, project: Path) -> Iterator[Ugro]:
-    with commands(project, os.environ | sandbox.environment()) as ugro:
-        yield ugro
+def ugro(forked: Ugro, sandbox: Sandbox, project: Path) -> Ugro:
+    return partial(forked, cwd=project, env=os.environ | sandbox.environment())

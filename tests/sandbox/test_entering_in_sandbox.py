@@ -18,6 +18,8 @@ from ugro.sandbox.cluster import Sandbox
 from ugro.sandbox.files import Files
 from ugro.testing.commands import Ugro, document, until
 
+CLUSTER = ("gpu1", "gpu2")
+
 SERVES = """\
 import http.server, os, time
 if os.environ["RANK"] == "1":

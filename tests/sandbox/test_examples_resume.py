@@ -23,6 +23,8 @@ from places import EXAMPLES, QUICK
 from ugro.sandbox.cluster import Sandbox
 from ugro.testing.commands import Ugro, document, until
 
+CLUSTER = ("gpu-master", "gpu1")
+
 MISSING = [name for name in ("transformers", "accelerate", "lightning") if not find_spec(name)]  # imports take seconds
 
 pytestmark = [pytest.mark.skipif(bool(MISSING), reason=f"not installed: {MISSING}"), pytest.mark.timeout(400)]
@@ -30,9 +32,40 @@ PATIENCE = 200.0
 """Seconds until the first checkpoint is there: most are the imports of the libraries, by every rank."""
 
 SCRIPTS = ("train_transformers.py", "train_lightning.py")
-TWO_RANKS = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
 TRAINER = ["--output_dir=out", "--max_steps=60", "--save_steps=20", "--logging_steps=10", "--learning_rate=3e-3"]
-LIGHTNING = ["--steps=300", "--checkpoint-every=50", "--log-every=50"]
+LIGHTNING = ["--steps=180", "--checkpoint-every=30", "--log-every=30"]
+ARGUMENTS = dict(zip(SCRIPTS, (TRAINER, LIGHTNING), strict=True))
+
+TWO_RANKS_EACH = """\
+import json, os, runpy, socket, sys, traceback
+import lightning.pytorch, transformers.trainer
+
+def run(script, args, folder, rank):
+    os.chdir(folder)
+    os.dup2(os.open(f"rank-{rank}", os.O_CREAT | os.O_WRONLY), 1)
+    os.dup2(1, 2)
+    os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    sys.argv = [script, *args]
+    try:
+        runpy.run_path(script, run_name="__main__")
+        return 0
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+ranks = []
+for run_of_two in json.loads(sys.argv[1]):
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        os.environ["MASTER_PORT"] = str(found.getsockname()[1])
+    for rank in ("0", "1"):
+        if not (pid := os.fork()):
+            os._exit(run(*run_of_two, rank))
+        ranks.append(pid)
+sys.exit(any([os.waitpid(pid, 0)[1] for pid in ranks]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -43,19 +76,25 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def uninterrupted(script: str, args: list[str], folder: Path) -> str:
-    """What a run of two ranks prints that torchrun alone started."""
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folders of runs of two ranks each that nothing cut off, with what rank 0 printed in `rank-0`.
+
+    They are forked from one process: the imports, most of the work, are done once.
+    """
+    folders = {script: tmp_path_factory.mktemp("uninterrupted") for script in SCRIPTS}
+    runs = [(str(EXAMPLES / script), ARGUMENTS[script], str(folder)) for script, folder in folders.items()]
     env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo"}
-    env |= {"PYTHONPATH": str(QUICK)}
-    command = [*TWO_RANKS, "--nproc-per-node=2", str(EXAMPLES / script), *args]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    env |= {"PYTHONPATH": str(QUICK), "MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "none"}
+    done = subprocess.run([sys.executable, "-c", TWO_RANKS_EACH, json.dumps(runs)], env=env, check=False)
+    said = "\n".join((folder / "rank-0").read_text() for folder in folders.values())
+    assert done.returncode == 0, said
+    return folders
 
 
-def launch(ugro: Ugro, sandbox: Sandbox, script: str, args: list[str]) -> tuple[str, Path]:
+def launch(ugro: Ugro, sandbox: Sandbox, script: str) -> tuple[str, Path]:
     """Start it on two nodes; returns the job and where the code of rank 0 is."""
-    made = document(ugro("launch", script, "--nodes", "gpu-master,gpu1", "--json", "--", *args))
+    made = document(ugro("launch", script, "--nodes", "gpu-master,gpu1", "--json", "--", *ARGUMENTS[script]))
     return made["id"], sandbox.root / "home" / "gpu-master" / ".ugro" / "jobs" / made["id"] / "code"
 
 
@@ -92,8 +131,8 @@ def lightning_losses(printed: str) -> dict[int, str]:
     return {int(step): loss for step, loss in re.findall(r"^step (\d+)/\d+ loss (\S+)$", printed, re.MULTILINE)}
 
 
-def test_the_trainer_is_killed_while_it_saves(ugro: Ugro, sandbox: Sandbox, tmp_path: Path) -> None:
-    job, code = launch(ugro, sandbox, SCRIPTS[0], TRAINER)
+def test_the_trainer_is_killed_while_it_saves(ugro: Ugro, sandbox: Sandbox, uninterrupted: dict[str, Path]) -> None:
+    job, code = launch(ugro, sandbox, SCRIPTS[0])
     torn = code / "out/checkpoint-40"
     torn.mkdir(parents=True)
     os.mkfifo(torn / "optimizer.pt")  # nobody reads it, so the save goes so far and no further
@@ -110,20 +149,21 @@ def test_the_trainer_is_killed_while_it_saves(ugro: Ugro, sandbox: Sandbox, tmp_
     refused = ugro("resume", job, "--from", "40", "--yes")
     assert refused.returncode != 0 and "out/checkpoint-40 trainer_state.json is not there" in refused.stderr
     assert resumed(ugro, job) == 20
-    uninterrupted(SCRIPTS[0], TRAINER, tmp_path)
     losses = trainer_losses(code)
-    assert list(losses) == [10, 20, 30, 40, 50, 60] and losses == trainer_losses(tmp_path)
+    assert list(losses) == [10, 20, 30, 40, 50, 60] and losses == trainer_losses(uninterrupted[SCRIPTS[0]])
     assert checkpoints(ugro, job)["out/checkpoint-40"]["whole"]
 
 
-def test_lightning_loses_the_rank_that_saves_nothing(ugro: Ugro, sandbox: Sandbox, tmp_path: Path) -> None:
-    job, code = launch(ugro, sandbox, SCRIPTS[1], LIGHTNING)
-    kill(ugro, job, rank=1, moment=code / "checkpoints/epoch=0-step=50.ckpt")
+def test_lightning_loses_the_rank_that_saves_nothing(
+    ugro: Ugro, sandbox: Sandbox, uninterrupted: dict[str, Path]
+) -> None:
+    job, code = launch(ugro, sandbox, SCRIPTS[1])
+    kill(ugro, job, rank=1, moment=code / "checkpoints/epoch=0-step=30.ckpt")
     seen = checkpoints(ugro, job)
     steps = [one["step"] for one in seen.values()]
-    assert steps and steps == list(range(50, steps[-1] + 1, 50)) and steps[-1] < 300
+    assert steps and steps == list(range(30, steps[-1] + 1, 30)) and steps[-1] < 180
     assert all(one["whole"] and one["kind"] == "lightning" for one in seen.values())
     assert resumed(ugro, job) == steps[-1]
     losses = lightning_losses("\n".join(line["text"] for line in document(ugro("logs", job, "--json"))))
-    assert list(losses) == list(range(steps[-1] + 50, 301, 50)), "only what was not done yet"
-    assert losses.items() <= lightning_losses(uninterrupted(SCRIPTS[1], LIGHTNING, tmp_path)).items()
+    assert list(losses) == list(range(steps[-1] + 30, 181, 30)), "only what was not done yet"
+    assert losses.items() <= lightning_losses((uninterrupted[SCRIPTS[1]] / "rank-0").read_text()).items()

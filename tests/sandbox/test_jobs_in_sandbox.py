@@ -83,22 +83,22 @@ def test_a_job_from_launch_to_its_record(ugro: Ugro, sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "first", "how", "cause"),
-    [("exit3.py", 1, (3, None), "unknown"), ("killed.py", 2, (None, "KILL"), "killed")],
+    ("script", "nodes", "how", "cause"),
+    [("exit3.py", NODES[:2], (3, None), "unknown"), ("killed.py", NODES[1:], (None, "KILL"), "killed")],
 )
 def test_the_rank_that_failed_first_is_named(
-    ugro: Ugro, sandbox: Sandbox, script: str, first: int, how: tuple[int | None, str | None], cause: str
+    ugro: Ugro, sandbox: Sandbox, script: str, nodes: tuple[str, str], how: tuple[int | None, str | None], cause: str
 ) -> None:
-    done = ugro("launch", script, "--name", script, "--follow")
+    done = ugro("launch", script, "--name", script, "--nodes", ",".join(nodes), "--follow")
     assert done.returncode == 1, done.stderr
     job = document(ugro("status", script, "--json"))
     assert job["state"] == "failed"
     failure = job["first_failure"]
-    assert (failure["rank"], failure["node"], failure["cause"]) == (first, NODES[first], cause)
+    assert (failure["rank"], failure["node"], failure["cause"]) == (1, nodes[1], cause)
     assert (failure["exit_code"], failure["signal"]) == how
-    assert exits(job)[first][2:] == how
+    assert exits(job)[1][2:] == how
     waited = ugro("wait", script)
-    assert waited.returncode == 1 and f"rank {first} on {NODES[first]} failed first" in waited.stderr
+    assert waited.returncode == 1 and f"rank 1 on {nodes[1]} failed first" in waited.stderr
     assert members(sandbox, job["id"]) == []
 
 
@@ -113,7 +113,8 @@ def test_explain_tells_the_step_the_last_checkpoint_and_how_to_go_on(ugro: Ugro,
         "    sys.exit('RuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB')\n"
         "time.sleep(600)\n"
     )
-    assert ugro("launch", "saves.py", "--name", "saves", "--follow", "--", "--batch-size", "8").returncode == 1
+    words = ("--nodes", "2", "--name", "saves", "--follow", "--", "--batch-size", "8")
+    assert ugro("launch", "saves.py", *words).returncode == 1
     found = document(ugro("explain", "saves", "--json"))
     assert (found["cause"], found["rank"], found["node"], found["step"]) == ("cuda_oom", 1, "gpu1", 75)
     last = found["last_checkpoint"]
@@ -150,17 +151,17 @@ def test_cancel_leaves_nothing(ugro: Ugro, sandbox: Sandbox) -> None:
 
 
 def test_a_job_outlives_the_limit_it_was_launched_with(ugro: Ugro, sandbox: Sandbox) -> None:
-    made = document(ugro("launch", "quiet.py", "--time", "20s", "--json"))
-    until(ranks_that_say(ugro, made["id"], "ready"))
+    made = document(ugro("launch", "quiet.py", "--nodes", "gpu1,gpu2", "--time", "20s", "--json"))
+    until(ranks_that_say(ugro, made["id"], "ready", ranks=2))
     sandbox.unplug("gpu2")
     extended = ugro("extend", made["id"], "1h", "--json")
     job = document(extended)
-    assert (job["time_limit"], job["time_limit_before"], job["told"]) == (3620, 20, list(NODES[:2]))
+    assert (job["time_limit"], job["time_limit_before"], job["told"]) == (3620, 20, ["gpu1"])
     assert [one["node"] for one in job["pending"]] == ["gpu2"] and job["pending"][0]["reason"]
     sandbox.unplug()
     told = until(lambda: ugro("sweep") and [one for one in _extended(ugro, made["id"]) if one["node"] == "gpu2"])
     assert told[0]["message"] == "gpu2 lets it run for 1h 00m"
-    assert document(ugro("extend", made["id"], "--to", "2h", "--json"))["told"] == list(NODES)
+    assert document(ugro("extend", made["id"], "--to", "2h", "--json"))["told"] == ["gpu1", "gpu2"]
     begun = datetime.fromisoformat(job["started_at"])
     until(lambda: (datetime.now(UTC) - begun).total_seconds() > 23)
     job = document(ugro("status", made["id"], "--json"))
@@ -318,8 +319,9 @@ def test_what_each_gpu_did_is_kept_and_shown(ugro: Ugro, sandbox: Sandbox) -> No
 
 
 def test_a_job_gets_the_nodes_with_the_fastest_links_and_why_says_so(ugro: Ugro, sandbox: Sandbox) -> None:
-    measured = document(ugro("check", "--network", "--json"))["network"]["links"]
+    measured = document(ugro("check", "--network", "--on", "gpu-master,gpu1", "--json"))["network"]["links"]
     links = Links(sandbox.root / "state")
+    assert len(measured) == 2, "one link, in both directions"
     assert [(link.source, link.target, link.gbit_per_s) for link in links.all()] == [
         (link["source"], link["target"], link["gbit_per_s"]) for link in measured
     ]
@@ -338,26 +340,26 @@ def test_a_job_gets_the_nodes_with_the_fastest_links_and_why_says_so(ugro: Ugro,
 def test_a_module_and_a_program_run_as_under_torchrun(ugro: Ugro, project: Path) -> None:
     (project / "pkg").mkdir()
     (project / "pkg/__init__.py").write_text("word = 'café'\n")
-    (project / "pkg/train.py").write_text("from . import word\n" + SCRIPTS["fine.py"] + "print(word, __name__)\n")
+    (project / "pkg/train.py").write_text("from . import word\nprint(word, __name__)\n")
     (project / "train.sh").write_text("#!/bin/sh\nexec python3 -c \"print('rank $RANK of $WORLD_SIZE: $1')\"\n")
     (project / "train.sh").chmod(0o755)
-    module = document(ugro("launch", "-m", "pkg.train", "--yes", "--json", "--", "--n", "1"))
+    module = document(ugro("launch", "-m", "pkg.train", "--nodes", "2", "--yes", "--json", "--", "--n", "1"))
     ended = document(ugro("wait", module["id"], "--json"))
     assert (ended["state"], ended["command"]) == ("succeeded", ["-m", "pkg.train", "--n", "1"])
-    assert [line["text"] for line in document(ugro("logs", module["id"], "--json"))].count("café __main__") == 3
-    (project / "job.yaml").write_text("script: ./train.sh\nno_python: true\nargs: [a b]\n")
+    assert [line["text"] for line in document(ugro("logs", module["id"], "--json"))].count("café __main__") == 2
+    (project / "job.yaml").write_text("script: ./train.sh\nno_python: true\nargs: [a b]\nnodes: 1\n")
     program = document(ugro("launch", "job.yaml", "--yes", "--json"))
     assert document(ugro("wait", program["id"], "--json"))["command"] == ["--no-python", "./train.sh", "a b"]
     again = document(ugro("resume", program["id"], "--from", "0", "--yes", "--json"))
     assert again["command"] == ["--no-python", "./train.sh", "a b"]
     assert document(ugro("wait", again["id"], "--json"))["state"] == "succeeded"
-    assert "rank 2 of 3: a b" in ugro("logs", again["id"]).stdout
+    assert "rank 0 of 1: a b" in ugro("logs", again["id"]).stdout
 
 
 def test_what_a_job_that_succeeded_left_running_is_named(ugro: Ugro, project: Path) -> None:
     background = "subprocess.Popen(['nohup', 'sleep', '7773'], stdout=-3) if rank == 0 else None\n"
     (project / "leaves.py").write_text("import os, subprocess\nrank = int(os.environ['RANK'])\n" + background)
-    made = document(ugro("launch", "leaves.py", "--grace", "1s", "--yes", "--json"))
+    made = document(ugro("launch", "leaves.py", "--nodes", "1", "--grace", "1s", "--yes", "--json"))
     ended = document(ugro("wait", made["id"], "--json"))
     assert ended["state"] == "succeeded"
     assert ended["reason"].startswith("what it left running was ended: gpu-master: sleep (pid ")

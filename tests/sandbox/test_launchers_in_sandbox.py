@@ -11,6 +11,8 @@ from cluster import exits
 from ugro.sandbox.cluster import Sandbox
 from ugro.testing.commands import Ugro, document, until
 
+CLUSTER = ("gpu-master", "gpu1")
+
 TELL = """\
 ranks="rank=${RANK-none} local=${LOCAL_RANK-none} world=${WORLD_SIZE-none}"
 echo "$ranks of=$UGRO_NODE_RANK/$UGRO_NNODES $UGRO_NODES $*"
@@ -74,13 +76,13 @@ def test_a_command_runs_once_and_knows_of_no_ranks(ugro: Ugro, sandbox: Sandbox)
 
 
 def test_a_command_on_each_node_fails_as_a_whole_and_is_resumed(ugro: Ugro) -> None:
-    failed = ugro("launch", "--name", "each", "--nodes", "3", "--follow", "--", "bash", "tell.sh", "once")
+    failed = ugro("launch", "--name", "each", "--nodes", "2", "--follow", "--", "bash", "tell.sh", "once")
     assert failed.returncode == 1 and "rank 1 on gpu1 failed first: exit code 7" in failed.stderr
     assert ugro("resume", "each", "--from", "0", "--yes").returncode == 0
     job = document(ugro("wait", "each", "--json"))
-    assert exits(job) == [(0, "gpu-master", 0, None), (1, "gpu1", 0, None), (2, "gpu2", 0, None)]
-    said = "rank=none local=none world=none of={}/3 gpu-master,gpu1,gpu2 once"
-    assert lines(ugro, "each") == {rank: [said.format(rank)] for rank in range(3)}
+    assert exits(job) == [(0, "gpu-master", 0, None), (1, "gpu1", 0, None)]
+    said = "rank=none local=none world=none of={}/2 gpu-master,gpu1 once"
+    assert lines(ugro, "each") == {rank: [said.format(rank)] for rank in range(2)}
 
 
 def test_cancel_proves_that_nothing_of_a_shells_children_remains(ugro: Ugro, sandbox: Sandbox) -> None:

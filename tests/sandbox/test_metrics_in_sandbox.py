@@ -1,4 +1,4 @@
-"""Training curves of unchanged scripts on the sandbox: real torchrun, what it prints, and a resume."""
+"""Training curves of unchanged scripts on the sandbox: what they print, and a resume."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pytest
 
 from ugro.testing.commands import Ugro, document, until
 
+CLUSTER = ("gpu1", "gpu2")
+
 TRAIN = '''\
-"""Trained by torchrun: prints its losses, fails at step 20, and is there to be resumed from step 11."""
+"""Prints its losses, fails at step 20, and is there to be resumed from step 11."""
 import os, pathlib, sys, time
 steps, mark = int(sys.argv[1]), pathlib.Path(sys.argv[2])
 first = not mark.exists()

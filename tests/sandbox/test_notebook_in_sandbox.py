@@ -21,6 +21,8 @@ from ugro.sandbox.cluster import Sandbox
 from ugro.sandbox.files import Files
 from ugro.testing.commands import Ugro, document, until
 
+CLUSTER = ("gpu1", "gpu2")
+
 JUPYTER = """\
 import http.server, json, os, sys
 options = dict(word.lstrip("-").partition("=")[::2] for word in sys.argv[1:])

@@ -18,6 +18,8 @@ from ugro.sandbox.cluster import Sandbox
 from ugro.sandbox.simulation import MARK, NODE_MARK
 from ugro.testing.commands import Ugro, document, until
 
+CLUSTER = ("gpu1",)
+
 FAILS_ONCE = """\
 import argparse, os
 parser = argparse.ArgumentParser()
@@ -97,7 +99,7 @@ def test_nobody_agrees_by_asking_for_json(ugro: Ugro, job: str) -> None:
 
 
 def test_what_could_never_run_is_refused_at_once(ugro: Ugro, job: str) -> None:
-    for nodes, said in (("nosuch", "nosuch"), ("9", "9 nodes are requested and the inventory has 3")):
+    for nodes, said in (("nosuch", "nosuch"), ("9", "9 nodes are requested and the inventory has 1")):
         refused = ugro("resume", job, "--nodes", nodes, "--from", "0", "--yes")
         assert refused.returncode == 2 and said in refused.stderr and attempt(ugro, job) == 1
 

@@ -12,6 +12,8 @@ from code_folders import plant, tree
 from ugro.sandbox.cluster import Sandbox
 from ugro.testing.commands import Ugro, document
 
+CLUSTER = ("gpu-master", "gpu1")
+
 BROKEN = """\
 import os, zipfile
 import old
@@ -46,14 +48,14 @@ def on_nodes(sandbox: Sandbox) -> dict[str, set[str]]:
 
 @pytest.mark.timeout(300)
 def test_a_mended_script_goes_on_from_the_checkpoint(ugro: Ugro, sandbox: Sandbox, project: Path) -> None:
-    failed = ugro("launch", "train.py", "--follow")
+    failed = ugro("launch", "train.py", "--nodes", "2", "--follow")
     assert failed.returncode == 1
     assert "next:  for the cause and how to resume: ugro explain job-001" in failed.stderr, failed.stderr
     explained = document(ugro("explain", "job-001", "--json"))
     assert (explained["cause"], explained["resume"]) == ("python_exception", "ugro resume job-001 --new-code")
     assert "resume: ugro resume job-001 --new-code" in ugro("explain", "job-001").stdout
     there = on_nodes(sandbox)
-    assert len(there) == 3 and set.union(*there.values()) == {"train.py", "old.py", "out/checkpoint-70.pt"}
+    assert len(there) == 2 and set.union(*there.values()) == {"train.py", "old.py", "out/checkpoint-70.pt"}
 
     def refused(*words: str) -> str:
         """What is said before nobody agrees. Nothing changes."""
@@ -86,7 +88,7 @@ def test_a_mended_script_goes_on_from_the_checkpoint(ugro: Ugro, sandbox: Sandbo
     ended = document(ugro("wait", "job-001", "--json"))
     assert ended["state"] == "succeeded"
     said = [line["text"] for line in document(ugro("logs", "job-001", "--json"))]
-    assert [line for line in said if line.startswith("mended")] == ["mended 0.2 False True"] * 3
+    assert [line for line in said if line.startswith("mended")] == ["mended 0.2 False True"] * 2
     now = on_nodes(sandbox)
     assert set.union(*now.values()) == {"train.py", "new.py", ".ugroignore", "out/checkpoint-70.pt"}
     [first] = ended["past"]

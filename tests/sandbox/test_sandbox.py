@@ -8,6 +8,8 @@ import csv
 import json
 import os
 import shlex
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -23,6 +25,7 @@ from ugro.nodes.pool import Pool
 from ugro.nodes.transport import Outcome, ssh
 from ugro.nodes.transport.ssh import SshTransport
 from ugro.sandbox.cluster import Sandbox
+from ugro.sandbox.files import PACKAGE_ROOT
 from ugro.sandbox.machines import MACHINES
 from ugro.sandbox.server import INHERITED, loopback
 from ugro.sandbox.simulation import SimulatedGpu, SimulatedProcess
@@ -393,6 +396,15 @@ async def test_a_rank_shows_on_its_gpu_and_its_data_loader_does_not(sandbox: San
     released.set()
     assert (await rank).status == 0
     assert rows(await pool["gpu1"].run(app_query)) == []
+
+
+def test_the_simulated_nvidia_smi_imports_next_to_nothing() -> None:
+    """It starts twice for every look at a node, and most of the standard library takes longer than its answer."""
+    look = "import sys; known = set(sys.modules); sys.path.append(sys.argv[1]); import ugro.sandbox.nvidia_smi; "
+    words = [sys.executable, "-I", "-S", "-c", look + "print(*set(sys.modules) - known)", str(PACKAGE_ROOT)]
+    came = set(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
+    of_os = {"os", "os.path", "posixpath", "genericpath", "stat", "_stat", "_collections_abc", "abc", "_abc", "time"}
+    assert {name for name in came - of_os if name.partition(".")[0] != "ugro"} <= {"__future__"}
 
 
 def test_no_gpu_has_more_in_use_than_it_has() -> None:

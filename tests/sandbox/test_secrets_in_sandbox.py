@@ -14,6 +14,8 @@ import pytest
 from ugro.sandbox.cluster import Sandbox
 from ugro.testing.commands import Ugro, document, until
 
+CLUSTER = ("gpu1",)
+
 TOKEN = "hf_Zyx98765wvuts"
 SCRIPT = """\
 import os, time

@@ -8,6 +8,8 @@ import pytest
 
 from ugro.testing.commands import Ugro, document, until
 
+CLUSTER = ("gpu1", "gpu2")
+
 SHARER = """\
 import os, pathlib, time
 print("part", os.environ["UGRO_GPU_MEMORY_MIB"], 0 < float(os.environ["UGRO_GPU_FRACTION"]) < 1, flush=True)
@@ -54,7 +56,7 @@ def test_refuses_shares_that_cannot_be(ugro: Ugro) -> None:
         (("--share",), "how much memory does it take? --vram 4G --share"),
         (("--share", "0.5", "--nodes", "2"), "no --nodes 2"),
         (("--vram", "40G", "--share"), "1 GPU with 40.0 GiB of memory to share"),
-        (("--gpus", "4"), "requested: 4 GPUs in all; only 3 can be given"),
+        (("--gpus", "4"), "requested: 4 GPUs in all; only 2 can be given"),
     ):
         refused = ugro("launch", *wrong, "brief.py")
         assert refused.returncode == 2 and said in refused.stderr, refused.stderr

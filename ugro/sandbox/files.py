@@ -100,7 +100,7 @@ class Files:
 
     def samples(self, node: str) -> Path:
         """The last CPU times sampled by a node's nvidia-smi."""
-        return self.root / "bin" / node / "samples.json"
+        return self.root / "bin" / node / "samples"
 
 
 def check_root(root: Path) -> None:

@@ -1,24 +1,36 @@
-"""The machines of the sandbox. Only the standard library: the simulated nvidia-smi has to start quickly."""
+"""The machines of the sandbox. Nothing but `os` and `sys`, here and in what the simulated nvidia-smi imports besides.
+
+It is started for every look at a node, and `typing` or `json` alone would take longer than all the rest.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
 
-
-class SimulatedMachine(NamedTuple):
+class SimulatedMachine:
     """One simulated machine with its GPU. Memory is in MiB, power in watts.
 
     `display_mib` is what a desktop keeps of the GPU while nothing computes.
     """
 
-    node: str
-    address: str
-    gpu: str
-    memory_mib: int
-    display_mib: int
-    compute_cap: str
-    idle_w: float
-    limit_w: float
+    def __init__(
+        self,
+        node: str,
+        address: str,
+        gpu: str,
+        memory_mib: int,
+        display_mib: int,
+        compute_cap: str,
+        idle_w: float,
+        limit_w: float,
+    ) -> None:
+        self.node = node
+        self.address = address
+        self.gpu = gpu
+        self.memory_mib = memory_mib
+        self.display_mib = display_mib
+        self.compute_cap = compute_cap
+        self.idle_w = idle_w
+        self.limit_w = limit_w
 
 
 MACHINES = (

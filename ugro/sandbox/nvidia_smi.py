@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
 
 from ugro.sandbox.machines import MACHINES
 from ugro.sandbox.simulation import SimulatedGpu, observe
+
+TYPE_CHECKING = False  # what `typing` has too, and takes long to import for
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    Field = tuple[str, Callable[..., object]]
+    """The unit, if it has one, and how to get the value."""
 
 DRIVER = "580.95.05"
 CUDA = "13.0"
@@ -56,9 +62,6 @@ TABLE = """\
 {processes}
 +-----------------------------------------------------------------------------------------+
 """
-
-Field = tuple[str, Callable[..., object]]
-"""The unit, if it has one, and how to get the value."""
 
 GPU_FIELDS: dict[str, Field] = {
     "timestamp": ("", lambda _: _timestamp()),

@@ -7,10 +7,7 @@ torchrun and the script is not. Its own children are its data loaders, which hav
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-from typing import Any, NamedTuple
 
 from ugro.sandbox.machines import MARK, NODE_MARK, SimulatedMachine
 
@@ -28,24 +25,28 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MIB = 1024 * 1024
 
 
-class SimulatedProcess(NamedTuple):
+class SimulatedProcess:
     """A process on the GPU. `started` and `cpu` are seconds, `started` since the boot."""
 
-    pid: int
-    parent: int
-    name: str
-    rss_mib: int
-    started: float
-    cpu: float
+    def __init__(self, pid: int, parent: int, name: str, rss_mib: int, started: float, cpu: float) -> None:
+        self.pid = pid
+        self.parent = parent
+        self.name = name
+        self.rss_mib = rss_mib
+        self.started = started
+        self.cpu = cpu
 
 
-class SimulatedGpu(NamedTuple):
+class SimulatedGpu:
     """A GPU at one moment. `utilization` is in percent."""
 
-    machine: SimulatedMachine
-    uuid: str
-    processes: tuple[SimulatedProcess, ...]
-    utilization: int
+    def __init__(
+        self, machine: SimulatedMachine, uuid: str, processes: tuple[SimulatedProcess, ...], utilization: int
+    ) -> None:
+        self.machine = machine
+        self.uuid = uuid
+        self.processes = processes
+        self.utilization = utilization
 
     def process_mib(self, process: SimulatedProcess) -> int:
         """Return the GPU memory of a process, at most all that the display leaves."""
@@ -89,14 +90,21 @@ def training_processes(root: str, node: str, uuid: str) -> tuple[SimulatedProces
     """Return the processes on the GPU, by pid. Without /proc there are none."""
     marks = {os.fsencode(f"{MARK}={root}"), os.fsencode(f"{NODE_MARK}={node}")}
     found = {}
-    with contextlib.suppress(FileNotFoundError):
-        for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
-            # A process may end while it is read, or belong to another user.
-            with contextlib.suppress(OSError):
-                if _trains(_read(pid, "environ").split(b"\0"), marks, uuid.encode()):
-                    found[pid] = _process(pid)
+    for pid in _pids():
+        try:
+            if _trains(_read(pid, "environ").split(b"\0"), marks, uuid.encode()):
+                found[pid] = _process(pid)
+        except OSError:  # it has ended meanwhile, or belongs to another user
+            continue
     large = {pid: process for pid, process in found.items() if process.rss_mib >= LEAST_RSS_MIB}
     return tuple(process for process in large.values() if process.parent not in large)
+
+
+def _pids() -> list[int]:
+    try:
+        return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+    except FileNotFoundError:
+        return []
 
 
 def _trains(environ: list[bytes], marks: set[bytes], uuid: bytes) -> bool:
@@ -122,35 +130,39 @@ def _read(pid: int, name: str) -> bytes:
 
 def _utilization(samples: str, processes: tuple[SimulatedProcess, ...]) -> int:
     """Return the percentage of one CPU that the processes used since the last sample, or since they started."""
-    with open("/proc/uptime", encoding="ascii") as file:
+    with open("/proc/uptime", "rb") as file:
         now = float(file.read().split()[0])
-    last = _last_sample(samples)
-    before = last["cpu"] if last["at"] <= now else {}  # not from before a reboot
-    keys = [f"{process.pid} {process.started}" for process in processes]
-    if now - last["at"] < WINDOW and before.keys() == set(keys):
-        return int(last["utilization"])
+    at, utilization, before = _last_sample(samples)
+    if at > now:  # from before a reboot
+        before = {}
+    cpu = {f"{process.pid} {process.started}": process.cpu for process in processes}
+    if now - at < WINDOW and before.keys() == cpu.keys():
+        return utilization
     busy = 0.0
-    for key, process in zip(keys, processes, strict=True):
-        since = last["at"] if key in before else process.started
+    for key, process in zip(cpu, processes, strict=True):
+        since = at if key in before else process.started
         busy += (process.cpu - before.get(key, 0.0)) / max(now - since, 1 / _TICKS)
     utilization = max(0, min(100, round(100 * busy)))
-    cpu = {key: process.cpu for key, process in zip(keys, processes, strict=True)}
-    _keep_sample(samples, {"at": now, "utilization": utilization, "cpu": cpu})
+    _keep_sample(samples, now, utilization, cpu)
     return utilization
 
 
-def _last_sample(path: str) -> dict[str, Any]:
+def _last_sample(path: str) -> tuple[float, int, dict[str, float]]:
+    """Return when it was taken, the utilization, and the CPU time of each process by its pid and start."""
     try:
-        with open(path, encoding="utf-8") as file:
-            sample: dict[str, Any] = json.load(file)
-            return sample
+        with open(path, "rb") as file:
+            (at, utilization), *rows = (line.split() for line in file.read().decode().splitlines())
+        return float(at), int(utilization), {f"{pid} {started}": float(cpu) for pid, started, cpu in rows}
     except (OSError, ValueError):
-        return {"at": 0.0, "utilization": 0, "cpu": {}}
+        return 0.0, 0, {}
 
 
-def _keep_sample(path: str, sample: dict[str, Any]) -> None:
+def _keep_sample(path: str, at: float, utilization: int, cpu: dict[str, float]) -> None:
     temporary = f"{path}.{os.getpid()}"
-    with contextlib.suppress(OSError):
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(sample, file)
+    lines = [f"{at} {utilization}", *(f"{key} {seconds}" for key, seconds in cpu.items())]
+    try:
+        with open(temporary, "wb") as file:
+            file.write("\n".join(lines).encode())
         os.replace(temporary, path)
+    except OSError:  # the next answer takes a longer while for its utilization
+        return
