@@ -13,10 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
-from ugro.testing import commands
 from ugro.testing.cluster import PYTHON
 from ugro.testing.commands import Ugro, document, until
 from ugro.testing.testbed.bed import Testbed
@@ -56,17 +56,14 @@ def bed(testbed: Testbed) -> Testbed:
 
 
 @pytest.fixture
-def ugro_of(bed: Testbed) -> Iterator[Callable[[str], Ugro]]:
+def ugro_of(bed: Testbed, forked: Ugro) -> Callable[[str], Ugro]:
     """The `ugro` of a state folder in the master's home."""
-    with contextlib.ExitStack() as stack:
 
-        def make(home: str) -> Ugro:
-            process = bed.popen(
-                commands.PROGRAM, cwd=f"{bed.master.home}/project", env=environment(bed, home), stdin=-1, stderr=None
-            )
-            return stack.enter_context(commands.ugro_of(process))
+    def make(home: str) -> Ugro:
+        env = bed.master.environment() | environment(bed, home)
+        return partial(forked, cwd=f"{bed.master.home}/project", env=env, place=bed.master.place)
 
-        yield make
+    return make
 
 
 @pytest.fixture

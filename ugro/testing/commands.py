@@ -1,6 +1,7 @@
 """`ugro` commands that are forked from one process: what takes most of a second, the imports, is done once.
 
-As a program this reads commands in JSON lines, `{args, cwd, env, …}`, and answers each with `{status, stdout, stderr}`.
+As a program this reads commands in JSON lines, `[number, {args, cwd, env, …}]`, and answers each with
+`[number, {status, stdout, stderr}]`.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
+import itertools
 import json
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 import tempfile
@@ -26,9 +29,13 @@ import ugro.control_plane
 import ugro.nodes
 import ugro.service
 from ugro.cli.main import main
+from ugro.testing.entering import Place, enter
 
 Ugro = Callable[..., "subprocess.CompletedProcess[str]"]
-"""Runs `ugro` with these words; `cwd` and `env` (all of it) may be given."""
+"""Runs `ugro` with these words; `cwd`, `env` (all of it), `input` and a `place` to enter may be given."""
+
+SENT = re.compile(r"\.(on_node|gpu_jobs)(\.|$)")
+"""Modules that run on nodes, or as jobs: no command imports them, and some import torch."""
 
 PROGRAM = [sys.executable, "-P", "-m", "ugro.testing.commands"]  # no file of the project is taken for a module
 
@@ -47,9 +54,13 @@ def ugro_of(process: subprocess.Popen[str]) -> Iterator[Ugro]:
     """A `ugro` whose commands are forked from a process that runs PROGRAM."""
 
     def run(
-        *args: str, cwd: str | Path = ".", env: Mapping[str, str] | None = None
+        *args: str,
+        cwd: str | Path = ".",
+        env: Mapping[str, str] | None = None,
+        input: str = "",
+        place: Place | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        answer = ask(args=args, cwd=str(cwd), env=env)
+        answer = ask(args=args, cwd=str(cwd), env=env, input=input, place=place)
         return subprocess.CompletedProcess(args, answer["status"], answer["stdout"], answer["stderr"])
 
     with answering(process) as ask:
@@ -60,13 +71,17 @@ def ugro_of(process: subprocess.Popen[str]) -> Iterator[Ugro]:
 def answering(process: subprocess.Popen[str]) -> Iterator[Callable[..., dict[str, Any]]]:
     """Ask a process that serves; it is ended when the block is left."""
     assert process.stdin and process.stdout
-    asked, answered = process.stdin, process.stdout
+    asked, answered, numbers = process.stdin, process.stdout, itertools.count()
 
     def ask(**command: Any) -> dict[str, Any]:
-        asked.write(json.dumps(command) + "\n")
+        number = next(numbers)
+        asked.write(json.dumps([number, command]) + "\n")
         asked.flush()
-        answer: dict[str, Any] = json.loads(answered.readline())
-        return answer
+        answer: dict[str, Any]
+        while True:
+            of, answer = json.loads(answered.readline())
+            if of == number:  # and not what a test that ran out of time asked
+                return answer
 
     try:
         yield ask
@@ -92,19 +107,31 @@ def until(look: Callable[[], Any], seconds: float = 60) -> Any:
 
 
 def run(
-    args: list[str], cwd: str = ".", env: Mapping[str, str] | None = None, prepare: Callable[[], None] = lambda: None
+    args: list[str],
+    cwd: str = ".",
+    env: Mapping[str, str] | None = None,
+    input: str = "",
+    place: Place | None = None,
+    prepare: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """One command in a process of its own, which prepares itself. `env` is its whole environment, ours if None."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    """One command in a process of its own, which prepares itself. `env` is its whole environment, ours if None.
+
+    With a `place` it enters namespaces before all else.
+    """
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        given.write(input.encode())
+        given.seek(0)
         pid = os.fork()
         if pid == 0:
+            os.dup2(given.fileno() if input else os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            if place:
+                enter(place)
             os.chdir(cwd)
             if env is not None:
                 os.environ.clear()
                 os.environ.update(env)
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os.dup2(out.fileno(), 1)
-            os.dup2(err.fileno(), 2)
             sys.argv = ["ugro", *args]
             prepare()
             try:
@@ -131,11 +158,13 @@ def serve(run: Callable[..., dict[str, Any]]) -> None:
     """Answer the commands on stdin until there are no more."""
     for package in (ugro.cli, ugro.service, ugro.control_plane, ugro.nodes):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if "on_node" not in module.name:
+            if not SENT.search(module.name):
                 importlib.import_module(module.name)
+    assert "torch" not in sys.modules, "its import takes as long as all others"
     gc.freeze()
     for line in sys.stdin:
-        print(json.dumps(run(**json.loads(line))), flush=True)
+        number, command = json.loads(line)
+        print(json.dumps([number, run(**command)]), flush=True)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,8 @@ class Machine:
         pid_file = f"/proc/{self._init.pid}/ns/pid_for_children"
         self._pid_namespace = os.readlink(pid_file)
         self._enter = ["nsenter", "-t", str(self._init.pid), "-m", "-u", "-i", "-n", f"--pid={pid_file}"]
+        own = [f"/proc/{self._init.pid}/ns/{kind}" for kind in ("uts", "ipc", "net", "mnt")]
+        self.namespaces = [pid_file, *own]  # the last one takes away the others' files
 
     def close(self) -> None:
         """End the machine with everything that runs on it."""
