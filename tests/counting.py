@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
+from places import QUICK
 
 from ugro.testing.cluster import PYTHON
 from ugro.testing.commands import Ugro, document, until
@@ -45,8 +46,19 @@ print("last line", count, flush=True)
 """
 
 
+WITH_TORCH = f"""#!/bin/sh
+PYTHONPATH={QUICK} exec {sys.executable} "$@"
+"""
+"""A node's python whose torchrun is the real one."""
+
+
 @pytest.fixture
 def bed(testbed: Testbed) -> Testbed:
+    return made_up(testbed)
+
+
+def made_up(testbed: Testbed) -> Testbed:
+    """The bed as it was when new, with what jobs need."""
     testbed.reset()
     testbed.master.write("inventory.yaml", inventory(MASTER, GPU1, GPU2))
     testbed.master.write("project/t.py", SCRIPT)
@@ -59,11 +71,13 @@ def bed(testbed: Testbed) -> Testbed:
 def ugro_of(bed: Testbed, forked: Ugro) -> Callable[[str], Ugro]:
     """The `ugro` of a state folder in the master's home."""
 
-    def make(home: str) -> Ugro:
-        env = bed.master.environment() | environment(bed, home)
-        return partial(forked, cwd=f"{bed.master.home}/project", env=env, place=bed.master.place)
+    return partial(on_master, bed, forked)
 
-    return make
+
+def on_master(bed: Testbed, forked: Ugro, home: str = ".ugro") -> Ugro:
+    """That `ugro`, with a state folder in the master's home."""
+    env = bed.master.environment() | environment(bed, home)
+    return partial(forked, cwd=f"{bed.master.home}/project", env=env, place=bed.master.place)
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ One of them trains with torch. What the others need of it is done by `counting`'
 from __future__ import annotations
 
 import json
-import sys
 import time
+from typing import Any, NamedTuple
 
 import pytest
 from cluster import SCRIPTS, exits, ranks_that_say
-from counting import GPU1, GPU2, MASTER, inventory, start
+from counting import GPU1, GPU2, MASTER, WITH_TORCH, inventory, made_up, on_master, start
 
 from ugro.testing.commands import Ugro, document, until
 from ugro.testing.testbed.bed import Testbed
@@ -31,7 +31,11 @@ esac
 
 @pytest.fixture
 def bed(bed: Testbed) -> Testbed:
-    """`counting`'s, with GPUs and more scripts."""
+    return with_gpus_and_scripts(bed)
+
+
+def with_gpus_and_scripts(bed: Testbed) -> Testbed:
+    """`counting`'s bed with more."""
     for host in bed.hosts.values():
         host.install_program("nvidia-smi", NVIDIA_SMI % GPUS[host.name])
     for name, text in SCRIPTS.items():
@@ -52,21 +56,51 @@ def nothing_left(bed: Testbed, job_id: str) -> bool:
     return not any(members(bed, job_id).values()) and not sleeping
 
 
-def test_a_ddp_job_on_three_hosts(bed: Testbed, ugro: Ugro) -> None:
-    with_torch = inventory(MASTER, GPU1, GPU2).replace("~/python", sys.executable)
-    bed.master.write("inventory.yaml", with_torch)
+class Ddp(NamedTuple):
+    """What was seen of a training with torch on all hosts, with the master written as its own loopback."""
+
+    said: str
+    job: dict[str, Any]
+    launch: str
+    """What gpu1 ran."""
+    nothing_left: bool
+    network: dict[str, Any]
+    """What was measured between two of them afterwards."""
+
+
+@pytest.fixture(scope="module")
+def ddp(testbed: Testbed, forked: Ugro) -> Ddp:
+    bed = with_gpus_and_scripts(made_up(testbed))
+    ugro = on_master(bed, forked)
+    for host in bed.hosts.values():
+        host.write("python", WITH_TORCH, 0o755)
+    bed.master.write("inventory.yaml", inventory(MASTER.replace("10.213.7.1", "127.0.0.1"), GPU1, GPU2))
     done = ugro("launch", "fine.py", "--name", "first", "--follow", "--", "a b", "$(touch pwned)")
     assert done.returncode == 0, done.stderr
-    for rank in range(3):
-        assert f"[rank {rank}] rank {rank} of 3 ['a b', '$(touch pwned)']" in done.stdout
-        assert f"[rank {rank}] café {rank}" in done.stdout
     job = document(ugro("status", "first", "--json"))
-    assert job["state"] == "succeeded" and job["placement"]["master_addr"] == "10.213.7.1"
-    assert exits(job) == [(rank, node, 0, None) for rank, node in enumerate(NODES)]
-    assert [rank["gpu"] for rank in job["ranks"]] == list(GPUS.values())
     launch = bed.gpu1.path(".ugro/jobs/job-001/1/node-1/launch.sh").read_text()
-    assert "GLOO_SOCKET_IFNAME=train0" in launch and "NCCL_SOCKET_IFNAME==train0" in launch
-    assert nothing_left(bed, "job-001")
+    left = nothing_left(bed, "job-001")
+    for host in bed.hosts.values():
+        host.install_program("nvidia-smi", "#!/bin/sh\nexit 9\n")  # with GPUs it would be measured by NCCL
+    report = json.loads(ugro("check", "--network", "--on", "gpu-master,gpu1", "--json").stdout)
+    return Ddp(done.stdout, job, launch, left, report["network"])
+
+
+def test_a_ddp_job_on_three_hosts(ddp: Ddp) -> None:
+    for rank in range(3):
+        assert f"[rank {rank}] rank {rank} of 3 ['a b', '$(touch pwned)']" in ddp.said
+        assert f"[rank {rank}] café {rank}" in ddp.said
+    assert ddp.job["state"] == "succeeded" and ddp.job["placement"]["master_addr"] == "10.213.7.1"
+    assert exits(ddp.job) == [(rank, node, 0, None) for rank, node in enumerate(NODES)]
+    assert [rank["gpu"] for rank in ddp.job["ranks"]] == list(GPUS.values())
+    assert "GLOO_SOCKET_IFNAME=train0" in ddp.launch and "NCCL_SOCKET_IFNAME==train0" in ddp.launch
+    assert ddp.nothing_left
+
+
+def test_ddp_with_a_master_that_is_written_as_loopback(ddp: Ddp) -> None:
+    assert exits(ddp.job) == [(0, "gpu-master", 0, None), (1, "gpu1", 0, None), (2, "gpu2", 0, None)]
+    assert ddp.network["meets_at"].startswith("10.213.7.1:")
+    assert ddp.network["interfaces"] == dict.fromkeys(("gpu-master", "gpu1"), "train0")
 
 
 def test_a_script_that_exits_3_and_a_rank_that_is_killed(bed: Testbed, ugro: Ugro) -> None:
