@@ -52,6 +52,10 @@ PYTHONPATH={QUICK} exec {sys.executable} "$@"
 """A node's python whose torchrun is the real one."""
 
 
+STAND_IN = "__version__ = '2.9.0'\nclass version: cuda = None\nclass distributed: is_available = lambda: True\n"
+"""A torch that says what `ugro check` asks it on every node, and no more."""
+
+
 @pytest.fixture
 def bed(testbed: Testbed) -> Testbed:
     return made_up(testbed)
@@ -67,6 +71,13 @@ def made_up(testbed: Testbed) -> Testbed:
     return testbed
 
 
+def stand_in_for_torch(bed: Testbed) -> None:
+    """Spare every node the import of torch, for tests that check what has nothing to do with it."""
+    for host in bed.hosts.values():
+        host.write("stand-in/torch.py", STAND_IN)
+        host.write("python", PYTHON.replace("#!/bin/sh\n", "#!/bin/sh\nexport PYTHONPATH=~/stand-in\n"), 0o755)
+
+
 @pytest.fixture
 def ugro_of(bed: Testbed, forked: Ugro) -> Callable[[str], Ugro]:
     """The `ugro` of a state folder in the master's home."""
@@ -78,6 +89,12 @@ def on_master(bed: Testbed, forked: Ugro, home: str = ".ugro") -> Ugro:
     """That `ugro`, with a state folder in the master's home."""
     env = bed.master.environment() | environment(bed, home)
     return partial(forked, cwd=f"{bed.master.home}/project", env=env, place=bed.master.place)
+
+
+@pytest.fixture
+def ugro_at_home(bed: Testbed, forked: Ugro) -> Ugro:
+    """`ugro` as the master's user starts it after a login."""
+    return partial(forked, cwd=bed.master.home, env=bed.master.environment(), place=bed.master.place)
 
 
 @pytest.fixture

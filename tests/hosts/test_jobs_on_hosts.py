@@ -56,6 +56,9 @@ def nothing_left(bed: Testbed, job_id: str) -> bool:
     return not any(members(bed, job_id).values()) and not sleeping
 
 
+COUNTS = "import torch\nprint('torch counts', int(torch.ones(3).sum()))\n"
+
+
 class Ddp(NamedTuple):
     """What was seen of a training with torch on all hosts, with the master written as its own loopback."""
 
@@ -74,6 +77,9 @@ def ddp(testbed: Testbed, forked: Ugro) -> Ddp:
     ugro = on_master(bed, forked)
     for host in bed.hosts.values():
         host.write("python", WITH_TORCH, 0o755)
+    bed.master.write(
+        "project/fine.py", f"import torch\nprint('torch counts', int(torch.ones(3).sum()))\n{SCRIPTS['fine.py']}"
+    )
     bed.master.write("inventory.yaml", inventory(MASTER.replace("10.213.7.1", "127.0.0.1"), GPU1, GPU2))
     done = ugro("launch", "fine.py", "--name", "first", "--follow", "--", "a b", "$(touch pwned)")
     assert done.returncode == 0, done.stderr
@@ -84,6 +90,11 @@ def ddp(testbed: Testbed, forked: Ugro) -> Ddp:
         host.install_program("nvidia-smi", "#!/bin/sh\nexit 9\n")  # with GPUs it would be measured by NCCL
     report = json.loads(ugro("check", "--network", "--on", "gpu-master,gpu1", "--json").stdout)
     return Ddp(done.stdout, job, launch, left, report["network"])
+
+
+def test_torch_is_importable_on_every_host(ddp: Ddp) -> None:
+    for rank in range(3):
+        assert f"[rank {rank}] torch counts 3\n" in ddp.said
 
 
 def test_a_ddp_job_on_three_hosts(ddp: Ddp) -> None:

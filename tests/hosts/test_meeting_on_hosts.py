@@ -8,28 +8,20 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from counting import GPU1, GPU2, MASTER, inventory
+from counting import GPU1, GPU2, MASTER, inventory, stand_in_for_torch
 
 from ugro.testing.commands import Ugro, document
 from ugro.testing.testbed.bed import Testbed
 from ugro.testing.testbed.hosts import Host
 
-# No rank starts here, and `ugro check` imports torch on every node to ask it three things, which takes seconds.
-TORCH = "__version__ = '2.9.0'\nclass version: cuda = None\nclass distributed: is_available = lambda: True\n"
-PYTHON = f"""#!/bin/sh
-PYTHONPATH=~/stand-in exec {sys.executable} "$@"
-"""
-
 
 @pytest.fixture
 def bed(bed: Testbed) -> Testbed:
-    for host in bed.hosts.values():
-        host.write("python", PYTHON, 0o755)
-        host.write("stand-in/torch.py", TORCH)
+    """`ugro check` is asked often, and no rank starts."""
+    stand_in_for_torch(bed)
     return bed
 
 
