@@ -19,9 +19,9 @@ import pytest
 from places import QUICK
 
 from ugro.testing.cluster import PYTHON
-from ugro.testing.commands import Ugro, document, until
+from ugro.testing.commands import Ask, Ugro, document, until
 from ugro.testing.testbed.bed import Testbed
-from ugro.testing.testbed.machine import HostProcess
+from ugro.testing.testbed.machine import ForkedProcess, HostProcess
 
 MASTER = "  gpu-master: {address: 10.213.7.1, local: true}\n"
 GPU1 = "  gpu1: {address: 10.213.7.2, user: testbed-ob}\n"
@@ -106,17 +106,29 @@ def environment(bed: Testbed, home: str) -> dict[str, str]:
     return {"UGRO_INVENTORY": f"{bed.master.home}/inventory.yaml", "UGRO_HOME": f"{bed.master.home}/{home}"}
 
 
-def start(bed: Testbed, *args: str, home: str = ".ugro") -> HostProcess:
-    """A `ugro` that is not waited for."""
-    env = environment(bed, home) | {"PYTHONUNBUFFERED": "1"}
-    return bed.popen([sys.executable, "-m", "ugro", *args], cwd=f"{bed.master.home}/project", env=env)
+Start = Callable[..., HostProcess]
+
+
+@pytest.fixture
+def start(bed: Testbed, forks: Ask) -> Start:
+    """Starts a `ugro` that is not waited for."""
+
+    def start(*args: str) -> HostProcess:
+        env = bed.master.environment() | environment(bed, ".ugro")
+        process = ForkedProcess(forks, args, cwd=f"{bed.master.home}/project", env=env, place=bed.master.place)
+        bed.master.expect(process)
+        return process
+
+    return start
 
 
 class Serve:
     """A running `ugro serve`, and what it says."""
 
     def __init__(self, bed: Testbed, home: str = ".ugro") -> None:
-        self.process = start(bed, "serve", "--every", "0.3", home=home)
+        argv = [sys.executable, "-m", "ugro", "serve", "--every", "0.3"]
+        env = environment(bed, home) | {"PYTHONUNBUFFERED": "1"}
+        self.process = bed.popen(argv, cwd=f"{bed.master.home}/project", env=env)
         self.said: list[str] = []
         self._lines: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=self._read)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from cluster import SCRIPTS, exits, ranks_that_say
-from counting import GPU1, GPU2, MASTER, WITH_TORCH, inventory, made_up, on_master, start
+from counting import GPU1, GPU2, MASTER, WITH_TORCH, Start, inventory, made_up, on_master
 
 from ugro.testing.commands import Ugro, document, until
 from ugro.testing.testbed.bed import Testbed
@@ -164,7 +164,7 @@ def test_a_launch_that_fails_at_the_last_step_stops_those_that_started(bed: Test
     assert nothing_left(bed, "job-001")
 
 
-def test_an_unreachable_node_costs_two_seconds_and_no_verdict(bed: Testbed, ugro: Ugro) -> None:
+def test_an_unreachable_node_costs_two_seconds_and_no_verdict(bed: Testbed, start: Start, ugro: Ugro) -> None:
     document(ugro("launch", "late.py", "--json"))
     until(ranks_that_say(ugro, "job-001", "line 1"))
     assert ugro("sweep").returncode == 0
@@ -175,7 +175,7 @@ def test_an_unreachable_node_costs_two_seconds_and_no_verdict(bed: Testbed, ugro
     assert nodes["gpu1"]["reachable"] and not nodes["gpu2"]["reachable"]
     assert nodes["gpu2"]["gpus"] and nodes["gpu2"]["age_seconds"] > 0, "as it was last seen, with its age"
     assert document(ugro("status", "job-001", "--json"))["state"] == "running", "looking decides nothing"
-    with start(bed, "launch", "quiet.py", "--nodes", "gpu2") as launch:
+    with start("launch", "quiet.py", "--nodes", "gpu2") as launch:
         assert "job-001 unknown: gpu2:" in ugro("sweep").stdout
         said, _ = launch.communicate(timeout=60)
     assert launch.returncode == 0 and "Job queued (ID: job-002): gpu2 is unreachable (since " in said
@@ -195,8 +195,8 @@ def test_an_unreachable_node_costs_two_seconds_and_no_verdict(bed: Testbed, ugro
     assert document(ugro("status", "job-001", "--json"))["state"] == "succeeded"
 
 
-def test_following_survives_a_dropped_connection(bed: Testbed, ugro: Ugro) -> None:
-    follower = start(bed, "launch", "late.py", "--follow")
+def test_following_survives_a_dropped_connection(bed: Testbed, start: Start, ugro: Ugro) -> None:
+    follower = start("launch", "late.py", "--follow")
     assert follower.stdout
     heard: list[str] = []
     for line in follower.stdout:

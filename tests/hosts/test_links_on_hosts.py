@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from cluster import ALONE
-from counting import GPU1, GPU2, MASTER, WITH_TORCH, inventory, launched, let_go, recorded, start, started, state
+from counting import GPU1, GPU2, MASTER, WITH_TORCH, Start, inventory, launched, let_go, recorded, started, state
 
 from ugro.control_plane.failure_handler.watchdog.rendezvous import PATIENCE
 from ugro.testing.commands import Ugro, document, until
@@ -37,11 +37,11 @@ def sending(bed: Testbed, job: str) -> bool:
     )
 
 
-def test_a_transfer_over_a_slow_link_holds_up_no_cancel(bed: Testbed, ugro: Ugro) -> None:
+def test_a_transfer_over_a_slow_link_holds_up_no_cancel(bed: Testbed, start: Start, ugro: Ugro) -> None:
     other = launched(bed, ugro, "--nodes", "gpu2")
     code_of(bed, 20)
     bed.gpu1.limit_rate(1)
-    launching = start(bed, "launch", "t.py", "--nodes", "gpu1", "--yes")
+    launching = start("launch", "t.py", "--nodes", "gpu1", "--yes")
     until(lambda: bed.master.path(".ugro/jobs/job-002/job.json").exists() and sending(bed, "job-002"))
     for job in (other, "job-002"):
         begun = time.monotonic()
@@ -53,10 +53,10 @@ def test_a_transfer_over_a_slow_link_holds_up_no_cancel(bed: Testbed, ugro: Ugro
     assert [state(ugro, job) for job in (other, "job-002")] == ["cancelled"] * 2
 
 
-def test_a_cable_that_is_out_while_code_is_sent_costs_no_job(bed: Testbed, ugro: Ugro) -> None:
+def test_a_cable_that_is_out_while_code_is_sent_costs_no_job(bed: Testbed, start: Start, ugro: Ugro) -> None:
     code_of(bed, 10)
     bed.gpu1.limit_rate(4)
-    launching = start(bed, "launch", "t.py", "--nodes", "gpu1", "--yes")
+    launching = start("launch", "t.py", "--nodes", "gpu1", "--yes")
     until(lambda: bed.master.path(".ugro/jobs/job-001/job.json").exists() and sending(bed, "job-001"))
     bed.gpu1.cut()
     try:

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,6 +34,9 @@ from ugro.testing.entering import Place, enter
 Ugro = Callable[..., "subprocess.CompletedProcess[str]"]
 """Runs `ugro` with these words; `cwd`, `env` (all of it), `input` and a `place` to enter may be given."""
 
+Ask = Callable[..., dict[str, Any]]
+"""Asks a process that runs PROGRAM for a command, and gives its answer."""
+
 SENT = re.compile(r"\.(on_node|gpu_jobs)(\.|$)")
 """Modules that run on nodes, or as jobs: no command imports them, and some import torch."""
 
@@ -43,14 +46,20 @@ PROGRAM = [sys.executable, "-P", "-m", "ugro.testing.commands"]  # no file of th
 @contextmanager
 def commands(cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Iterator[Ugro]:
     """A `ugro` whose commands are forked from a process in that folder and with that whole environment."""
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(PROGRAM, cwd=cwd, env=env, stdin=pipe, stdout=pipe, text=True)
-    with process, ugro_of(process) as ugro:
-        yield ugro
+    with program(cwd, env) as ask:
+        yield ugro_of(ask)
 
 
 @contextmanager
-def ugro_of(process: subprocess.Popen[str]) -> Iterator[Ugro]:
+def program(cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Iterator[Ask]:
+    """A process in that folder and with that whole environment, from which commands are forked."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(PROGRAM, cwd=cwd, env=env, stdin=pipe, stdout=pipe, text=True)
+    with process, answering(process) as ask:
+        yield ask
+
+
+def ugro_of(ask: Ask) -> Ugro:
     """A `ugro` whose commands are forked from a process that runs PROGRAM."""
 
     def run(
@@ -63,12 +72,11 @@ def ugro_of(process: subprocess.Popen[str]) -> Iterator[Ugro]:
         answer = ask(args=args, cwd=str(cwd), env=env, input=input, place=place)
         return subprocess.CompletedProcess(args, answer["status"], answer["stdout"], answer["stderr"])
 
-    with answering(process) as ask:
-        yield run
+    return run
 
 
 @contextmanager
-def answering(process: subprocess.Popen[str]) -> Iterator[Callable[..., dict[str, Any]]]:
+def answering(process: subprocess.Popen[str]) -> Iterator[Ask]:
     """Ask a process that serves; it is ended when the block is left."""
     assert process.stdin and process.stdout
     asked, answered, numbers = process.stdin, process.stdout, itertools.count()
@@ -123,25 +131,63 @@ def run(
         given.seek(0)
         pid = os.fork()
         if pid == 0:
-            os.dup2(given.fileno() if input else os.open(os.devnull, os.O_RDONLY), 0)
-            os.dup2(out.fileno(), 1)
-            os.dup2(err.fileno(), 2)
-            if place:
-                enter(place)
-            os.chdir(cwd)
-            if env is not None:
-                os.environ.clear()
-                os.environ.update(env)
-            sys.argv = ["ugro", *args]
-            prepare()
-            try:
-                main()
-            except SystemExit as ended:
-                _leave(ended.code)
+            stdin = given.fileno() if input else os.open(os.devnull, os.O_RDONLY)
+            _be(args, cwd, env, place, prepare, (stdin, out.fileno(), err.fileno()))
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         for file in (out, err):
             file.seek(0)
         return {"status": status, "stdout": out.read().decode(), "stderr": err.read().decode()}
+
+
+def begin(carrier: int, args: list[str], cwd: str, env: Mapping[str, str], place: Place) -> dict[str, Any]:
+    """A command that is not waited for, with the output of a process that waits for its status on stdin.
+
+    What watches over it is the answer's `watcher`.
+    """
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            continue
+    told = os.open(f"/proc/{carrier}/fd/0", os.O_WRONLY)
+    if watcher := os.fork():
+        os.close(told)
+        return {"watcher": watcher}
+    out, err = (os.open(f"/proc/{carrier}/fd/{number}", os.O_WRONLY) for number in (1, 2))
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1):  # where commands come from, and answers go
+        os.dup2(nothing, number)
+    pid = os.fork()
+    if pid == 0:
+        os.close(told)
+        sys.stdout, sys.stderr = (os.fdopen(file, "w", 1, "utf-8", closefd=False) for file in (out, err))
+        _be(args, cwd, env, place, lambda: None, (nothing, out, err))
+    os.write(told, f"{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}\n".encode())
+    os._exit(0)
+
+
+def _be(
+    args: list[str],
+    cwd: str,
+    env: Mapping[str, str] | None,
+    place: Place | None,
+    prepare: Callable[[], None],
+    stdio: Sequence[int],
+) -> NoReturn:
+    """Go on as that command."""
+    for number, file in enumerate(stdio):
+        os.dup2(file, number)
+    if place:
+        enter(place)
+    os.chdir(cwd)
+    if env is not None:
+        os.environ.clear()
+        os.environ.update(env)
+    sys.argv = ["ugro", *args]
+    prepare()
+    try:
+        main()
+    except SystemExit as ended:
+        _leave(ended.code)
+    _leave(0)
 
 
 def _leave(status: Any) -> NoReturn:
@@ -167,5 +213,10 @@ def serve(run: Callable[..., dict[str, Any]]) -> None:
         print(json.dumps([number, run(**command)]), flush=True)
 
 
+def answer(**command: Any) -> dict[str, Any]:
+    """One command, which is waited for unless it has a carrier."""
+    return begin(**command) if "carrier" in command else run(**command)
+
+
 if __name__ == "__main__":
-    serve(run)
+    serve(answer)
