@@ -16,7 +16,7 @@ import pytest
 import pytest_timeout
 import surroundings
 
-from ugro.testing.commands import Ugro, commands
+from ugro.testing.commands import Ask, Ugro, program, ugro_of
 
 pytest_plugins = ["testbed_fixtures", "counting"]
 
@@ -55,10 +55,16 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def forked() -> Iterator[Ugro]:
+def forks() -> Iterator[Ask]:
+    """What commands are forked from."""
+    with program() as ask:
+        yield ask
+
+
+@pytest.fixture(scope="session")
+def forked(forks: Ask) -> Ugro:
     """`ugro`, without a process of its own to start."""
-    with commands() as ugro:
-        yield ugro
+    return ugro_of(forks)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -13,14 +13,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
+from places import QUICK
 
-from ugro.testing import commands
 from ugro.testing.cluster import PYTHON
-from ugro.testing.commands import Ugro, document, until
+from ugro.testing.commands import Ask, Ugro, document, until
 from ugro.testing.testbed.bed import Testbed
-from ugro.testing.testbed.machine import HostProcess
+from ugro.testing.testbed.machine import ForkedProcess, HostProcess
 
 MASTER = "  gpu-master: {address: 10.213.7.1, local: true}\n"
 GPU1 = "  gpu1: {address: 10.213.7.2, user: testbed-ob}\n"
@@ -45,8 +46,23 @@ print("last line", count, flush=True)
 """
 
 
+WITH_TORCH = f"""#!/bin/sh
+PYTHONPATH={QUICK} exec {sys.executable} "$@"
+"""
+"""A node's python whose torchrun is the real one."""
+
+
+STAND_IN = "__version__ = '2.9.0'\nclass version: cuda = None\nclass distributed: is_available = lambda: True\n"
+"""A torch that says what `ugro check` asks it on every node, and no more."""
+
+
 @pytest.fixture
 def bed(testbed: Testbed) -> Testbed:
+    return made_up(testbed)
+
+
+def made_up(testbed: Testbed) -> Testbed:
+    """The bed as it was when new, with what jobs need."""
     testbed.reset()
     testbed.master.write("inventory.yaml", inventory(MASTER, GPU1, GPU2))
     testbed.master.write("project/t.py", SCRIPT)
@@ -55,18 +71,30 @@ def bed(testbed: Testbed) -> Testbed:
     return testbed
 
 
+def stand_in_for_torch(bed: Testbed) -> None:
+    """Spare every node the import of torch, for tests that check what has nothing to do with it."""
+    for host in bed.hosts.values():
+        host.write("stand-in/torch.py", STAND_IN)
+        host.write("python", PYTHON.replace("#!/bin/sh\n", "#!/bin/sh\nexport PYTHONPATH=~/stand-in\n"), 0o755)
+
+
 @pytest.fixture
-def ugro_of(bed: Testbed) -> Iterator[Callable[[str], Ugro]]:
+def ugro_of(bed: Testbed, forked: Ugro) -> Callable[[str], Ugro]:
     """The `ugro` of a state folder in the master's home."""
-    with contextlib.ExitStack() as stack:
 
-        def make(home: str) -> Ugro:
-            process = bed.popen(
-                commands.PROGRAM, cwd=f"{bed.master.home}/project", env=environment(bed, home), stdin=-1, stderr=None
-            )
-            return stack.enter_context(commands.ugro_of(process))
+    return partial(on_master, bed, forked)
 
-        yield make
+
+def on_master(bed: Testbed, forked: Ugro, home: str = ".ugro") -> Ugro:
+    """That `ugro`, with a state folder in the master's home."""
+    env = bed.master.environment() | environment(bed, home)
+    return partial(forked, cwd=f"{bed.master.home}/project", env=env, place=bed.master.place)
+
+
+@pytest.fixture
+def ugro_at_home(bed: Testbed, forked: Ugro) -> Ugro:
+    """`ugro` as the master's user starts it after a login."""
+    return partial(forked, cwd=bed.master.home, env=bed.master.environment(), place=bed.master.place)
 
 
 @pytest.fixture
@@ -78,17 +106,29 @@ def environment(bed: Testbed, home: str) -> dict[str, str]:
     return {"UGRO_INVENTORY": f"{bed.master.home}/inventory.yaml", "UGRO_HOME": f"{bed.master.home}/{home}"}
 
 
-def start(bed: Testbed, *args: str, home: str = ".ugro") -> HostProcess:
-    """A `ugro` that is not waited for."""
-    env = environment(bed, home) | {"PYTHONUNBUFFERED": "1"}
-    return bed.popen([sys.executable, "-m", "ugro", *args], cwd=f"{bed.master.home}/project", env=env)
+Start = Callable[..., HostProcess]
+
+
+@pytest.fixture
+def start(bed: Testbed, forks: Ask) -> Start:
+    """Starts a `ugro` that is not waited for."""
+
+    def start(*args: str) -> HostProcess:
+        env = bed.master.environment() | environment(bed, ".ugro")
+        process = ForkedProcess(forks, args, cwd=f"{bed.master.home}/project", env=env, place=bed.master.place)
+        bed.master.expect(process)
+        return process
+
+    return start
 
 
 class Serve:
     """A running `ugro serve`, and what it says."""
 
     def __init__(self, bed: Testbed, home: str = ".ugro") -> None:
-        self.process = start(bed, "serve", "--every", "0.3", home=home)
+        argv = [sys.executable, "-m", "ugro", "serve", "--every", "0.3"]
+        env = environment(bed, home) | {"PYTHONUNBUFFERED": "1"}
+        self.process = bed.popen(argv, cwd=f"{bed.master.home}/project", env=env)
         self.said: list[str] = []
         self._lines: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=self._read)

@@ -6,12 +6,12 @@ One of them trains with torch. What the others need of it is done by `counting`'
 from __future__ import annotations
 
 import json
-import sys
 import time
+from typing import Any, NamedTuple
 
 import pytest
 from cluster import SCRIPTS, exits, ranks_that_say
-from counting import GPU1, GPU2, MASTER, inventory, start
+from counting import GPU1, GPU2, MASTER, WITH_TORCH, Start, inventory, made_up, on_master
 
 from ugro.testing.commands import Ugro, document, until
 from ugro.testing.testbed.bed import Testbed
@@ -31,7 +31,11 @@ esac
 
 @pytest.fixture
 def bed(bed: Testbed) -> Testbed:
-    """`counting`'s, with GPUs and more scripts."""
+    return with_gpus_and_scripts(bed)
+
+
+def with_gpus_and_scripts(bed: Testbed) -> Testbed:
+    """`counting`'s bed with more."""
     for host in bed.hosts.values():
         host.install_program("nvidia-smi", NVIDIA_SMI % GPUS[host.name])
     for name, text in SCRIPTS.items():
@@ -52,21 +56,62 @@ def nothing_left(bed: Testbed, job_id: str) -> bool:
     return not any(members(bed, job_id).values()) and not sleeping
 
 
-def test_a_ddp_job_on_three_hosts(bed: Testbed, ugro: Ugro) -> None:
-    with_torch = inventory(MASTER, GPU1, GPU2).replace("~/python", sys.executable)
-    bed.master.write("inventory.yaml", with_torch)
+COUNTS = "import torch\nprint('torch counts', int(torch.ones(3).sum()))\n"
+
+
+class Ddp(NamedTuple):
+    """What was seen of a training with torch on all hosts, with the master written as its own loopback."""
+
+    said: str
+    job: dict[str, Any]
+    launch: str
+    """What gpu1 ran."""
+    nothing_left: bool
+    network: dict[str, Any]
+    """What was measured between two of them afterwards."""
+
+
+@pytest.fixture(scope="module")
+def ddp(testbed: Testbed, forked: Ugro) -> Ddp:
+    bed = with_gpus_and_scripts(made_up(testbed))
+    ugro = on_master(bed, forked)
+    for host in bed.hosts.values():
+        host.write("python", WITH_TORCH, 0o755)
+    bed.master.write(
+        "project/fine.py", f"import torch\nprint('torch counts', int(torch.ones(3).sum()))\n{SCRIPTS['fine.py']}"
+    )
+    bed.master.write("inventory.yaml", inventory(MASTER.replace("10.213.7.1", "127.0.0.1"), GPU1, GPU2))
     done = ugro("launch", "fine.py", "--name", "first", "--follow", "--", "a b", "$(touch pwned)")
     assert done.returncode == 0, done.stderr
-    for rank in range(3):
-        assert f"[rank {rank}] rank {rank} of 3 ['a b', '$(touch pwned)']" in done.stdout
-        assert f"[rank {rank}] café {rank}" in done.stdout
     job = document(ugro("status", "first", "--json"))
-    assert job["state"] == "succeeded" and job["placement"]["master_addr"] == "10.213.7.1"
-    assert exits(job) == [(rank, node, 0, None) for rank, node in enumerate(NODES)]
-    assert [rank["gpu"] for rank in job["ranks"]] == list(GPUS.values())
     launch = bed.gpu1.path(".ugro/jobs/job-001/1/node-1/launch.sh").read_text()
-    assert "GLOO_SOCKET_IFNAME=train0" in launch and "NCCL_SOCKET_IFNAME==train0" in launch
-    assert nothing_left(bed, "job-001")
+    left = nothing_left(bed, "job-001")
+    for host in bed.hosts.values():
+        host.install_program("nvidia-smi", "#!/bin/sh\nexit 9\n")  # with GPUs it would be measured by NCCL
+    report = json.loads(ugro("check", "--network", "--on", "gpu-master,gpu1", "--json").stdout)
+    return Ddp(done.stdout, job, launch, left, report["network"])
+
+
+def test_torch_is_importable_on_every_host(ddp: Ddp) -> None:
+    for rank in range(3):
+        assert f"[rank {rank}] torch counts 3\n" in ddp.said
+
+
+def test_a_ddp_job_on_three_hosts(ddp: Ddp) -> None:
+    for rank in range(3):
+        assert f"[rank {rank}] rank {rank} of 3 ['a b', '$(touch pwned)']" in ddp.said
+        assert f"[rank {rank}] café {rank}" in ddp.said
+    assert ddp.job["state"] == "succeeded" and ddp.job["placement"]["master_addr"] == "10.213.7.1"
+    assert exits(ddp.job) == [(rank, node, 0, None) for rank, node in enumerate(NODES)]
+    assert [rank["gpu"] for rank in ddp.job["ranks"]] == list(GPUS.values())
+    assert "GLOO_SOCKET_IFNAME=train0" in ddp.launch and "NCCL_SOCKET_IFNAME==train0" in ddp.launch
+    assert ddp.nothing_left
+
+
+def test_ddp_with_a_master_that_is_written_as_loopback(ddp: Ddp) -> None:
+    assert exits(ddp.job) == [(0, "gpu-master", 0, None), (1, "gpu1", 0, None), (2, "gpu2", 0, None)]
+    assert ddp.network["meets_at"].startswith("10.213.7.1:")
+    assert ddp.network["interfaces"] == dict.fromkeys(("gpu-master", "gpu1"), "train0")
 
 
 def test_a_script_that_exits_3_and_a_rank_that_is_killed(bed: Testbed, ugro: Ugro) -> None:
@@ -119,7 +164,7 @@ def test_a_launch_that_fails_at_the_last_step_stops_those_that_started(bed: Test
     assert nothing_left(bed, "job-001")
 
 
-def test_an_unreachable_node_costs_two_seconds_and_no_verdict(bed: Testbed, ugro: Ugro) -> None:
+def test_an_unreachable_node_costs_two_seconds_and_no_verdict(bed: Testbed, start: Start, ugro: Ugro) -> None:
     document(ugro("launch", "late.py", "--json"))
     until(ranks_that_say(ugro, "job-001", "line 1"))
     assert ugro("sweep").returncode == 0
@@ -130,7 +175,7 @@ def test_an_unreachable_node_costs_two_seconds_and_no_verdict(bed: Testbed, ugro
     assert nodes["gpu1"]["reachable"] and not nodes["gpu2"]["reachable"]
     assert nodes["gpu2"]["gpus"] and nodes["gpu2"]["age_seconds"] > 0, "as it was last seen, with its age"
     assert document(ugro("status", "job-001", "--json"))["state"] == "running", "looking decides nothing"
-    with start(bed, "launch", "quiet.py", "--nodes", "gpu2") as launch:
+    with start("launch", "quiet.py", "--nodes", "gpu2") as launch:
         assert "job-001 unknown: gpu2:" in ugro("sweep").stdout
         said, _ = launch.communicate(timeout=60)
     assert launch.returncode == 0 and "Job queued (ID: job-002): gpu2 is unreachable (since " in said
@@ -150,8 +195,8 @@ def test_an_unreachable_node_costs_two_seconds_and_no_verdict(bed: Testbed, ugro
     assert document(ugro("status", "job-001", "--json"))["state"] == "succeeded"
 
 
-def test_following_survives_a_dropped_connection(bed: Testbed, ugro: Ugro) -> None:
-    follower = start(bed, "launch", "late.py", "--follow")
+def test_following_survives_a_dropped_connection(bed: Testbed, start: Start, ugro: Ugro) -> None:
+    follower = start("launch", "late.py", "--follow")
     assert follower.stdout
     heard: list[str] = []
     for line in follower.stdout:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
-from counting import let_go, recorded, start, state
+from counting import Start, let_go, recorded, state
 
 from ugro.testing.commands import Ugro, document, until
 from ugro.testing.testbed.bed import Testbed
@@ -53,7 +53,7 @@ def test_what_is_ended_is_named(bed: Testbed, ugro: Ugro) -> None:
     assert "what it left running was ended: gpu1: sh upload.sh (pid " in shown and "secret" not in shown
 
 
-def test_grace_lets_it_end_by_itself(bed: Testbed, ugro: Ugro) -> None:
+def test_grace_lets_it_end_by_itself(bed: Testbed, start: Start, ugro: Ugro) -> None:
     made = document(ugro("launch", "uploads.py", "--grace", "10m", "--json"))
     waits = until(lambda: (ugro("sweep"), recorded(bed, made["id"])["reason"])[1])
     assert "it waits for gpu1: sh upload.sh (pid " in str(waits)
@@ -63,7 +63,7 @@ def test_grace_lets_it_end_by_itself(bed: Testbed, ugro: Ugro) -> None:
     events = document(ugro("events", made["id"], "--json"))
     assert ugro("sweep").returncode == 0
     assert document(ugro("events", made["id"], "--json")) == events, "told once"
-    with start(bed, "logs", "-f", made["id"]) as follower:
+    with start("logs", "-f", made["id"]) as follower:
         assert follower.stderr
         assert f"{made['id']} waits: its ranks ended; until " in follower.stderr.readline()
         let_go(bed)

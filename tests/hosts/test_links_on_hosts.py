@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import re
 import signal
-import sys
 import time
 from typing import Any
 
 import pytest
 from cluster import ALONE
-from counting import GPU1, GPU2, MASTER, inventory, launched, let_go, recorded, start, started, state
+from counting import GPU1, GPU2, MASTER, WITH_TORCH, Start, inventory, launched, let_go, recorded, started, state
 
+from ugro.control_plane.failure_handler.watchdog.rendezvous import PATIENCE
 from ugro.testing.commands import Ugro, document, until
 from ugro.testing.testbed.bed import Testbed
 from ugro.testing.testbed.hosts import Host
@@ -19,17 +20,13 @@ from ugro.testing.testbed.hosts import Host
 MEBIBYTE = 2**20
 
 # A python whose torchrun begins once it may.
-LATE = """#!/bin/sh
-[ "$1" != -m ] || while [ ! -e ~/go ]; do sleep 0.1; done
-exec {python} "$@"
-"""
+LATE = WITH_TORCH.replace("\n", '\n[ "$1" != -m ] || while [ ! -e ~/go ]; do sleep 0.1; done\n', 1)
 
 
 def code_of(bed: Testbed, mebibytes: int) -> None:
     """A project with a file that no link compresses."""
-    bed.master.run(
-        [sys.executable, "-c", f"open('project/big.bin', 'wb').write(__import__('os').urandom({mebibytes * MEBIBYTE}))"]
-    )
+    bed.master.write("project/big.bin", "")
+    bed.master.path("project/big.bin").write_bytes(random.randbytes(mebibytes * MEBIBYTE))
 
 
 def sending(bed: Testbed, job: str) -> bool:
@@ -40,11 +37,11 @@ def sending(bed: Testbed, job: str) -> bool:
     )
 
 
-def test_a_transfer_over_a_slow_link_holds_up_no_cancel(bed: Testbed, ugro: Ugro) -> None:
+def test_a_transfer_over_a_slow_link_holds_up_no_cancel(bed: Testbed, start: Start, ugro: Ugro) -> None:
     other = launched(bed, ugro, "--nodes", "gpu2")
-    code_of(bed, 40)
-    bed.gpu1.limit_rate(2)
-    launching = start(bed, "launch", "t.py", "--nodes", "gpu1", "--yes")
+    code_of(bed, 20)
+    bed.gpu1.limit_rate(1)
+    launching = start("launch", "t.py", "--nodes", "gpu1", "--yes")
     until(lambda: bed.master.path(".ugro/jobs/job-002/job.json").exists() and sending(bed, "job-002"))
     for job in (other, "job-002"):
         begun = time.monotonic()
@@ -56,10 +53,10 @@ def test_a_transfer_over_a_slow_link_holds_up_no_cancel(bed: Testbed, ugro: Ugro
     assert [state(ugro, job) for job in (other, "job-002")] == ["cancelled"] * 2
 
 
-def test_a_cable_that_is_out_while_code_is_sent_costs_no_job(bed: Testbed, ugro: Ugro) -> None:
-    code_of(bed, 20)
-    bed.gpu1.limit_rate(8)
-    launching = start(bed, "launch", "t.py", "--nodes", "gpu1", "--yes")
+def test_a_cable_that_is_out_while_code_is_sent_costs_no_job(bed: Testbed, start: Start, ugro: Ugro) -> None:
+    code_of(bed, 10)
+    bed.gpu1.limit_rate(4)
+    launching = start("launch", "t.py", "--nodes", "gpu1", "--yes")
     until(lambda: bed.master.path(".ugro/jobs/job-001/job.json").exists() and sending(bed, "job-001"))
     bed.gpu1.cut()
     try:
@@ -79,10 +76,13 @@ def test_a_cable_that_is_out_while_code_is_sent_costs_no_job(bed: Testbed, ugro:
 def test_ranks_that_a_firewall_keeps_apart_are_told_of(bed: Testbed, ugro: Ugro) -> None:
     bed.master.write("inventory.yaml", inventory(MASTER, GPU1))
     for host in (bed.master, bed.gpu1):
-        host.write("python", LATE.format(python=sys.executable), 0o755)
+        host.write("python", LATE, 0o755)
     document(ugro("launch", "t.py", "--json"))
     bed.master.drop_tcp(29500, 30499)  # before it, the launch itself would have been refused
     let_go(bed)
+    begun = recorded(bed, "job-001")["started_at"]
+    assert isinstance(begun, float)
+    until(lambda: time.time() > begun + PATIENCE, 2 * PATIENCE)
     reason = until(lambda: ugro("sweep").returncode == 0 and recorded(bed, "job-001")["reason"], 120)
     found = re.fullmatch(
         r"no rank has begun since .+; gpu1 does not reach 10\.213\.7\.1:29\d+ \(no answer within 5 s\); "
@@ -117,7 +117,10 @@ def process_of(host: Host, word: str) -> int:
 def test_a_launcher_that_is_killed_is_named(
     bed: Testbed, ugro: Ugro, killed: str, rank: int | None, exit_code: int | None, words: str
 ) -> None:
-    bed.master.write("inventory.yaml", inventory(GPU1, GPU2).replace("~/python", sys.executable))
+    bed.master.write("inventory.yaml", inventory(GPU1, GPU2))
+    if killed != "launch.sh":  # torchrun has no part in that
+        for host in (bed.gpu1, bed.gpu2):
+            host.write("python", WITH_TORCH, 0o755)
     bed.master.write("project/quiet.py", ALONE + "print('ready', flush=True)\ntime.sleep(600)\n")
     document(ugro("launch", "quiet.py", "--json"))
     until(lambda: len([line for line in document(ugro("logs", "job-001", "--json")) if line["text"] == "ready"]) == 2)

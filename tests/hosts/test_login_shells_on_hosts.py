@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from ugro.testing.testbed import Testbed
 
 BOTH = """
-import asyncio, json, time
+import asyncio, json, sys, time
 from pathlib import Path
 from ugro.common.inventory_file import load_inventory
 from ugro.common.errors import NodeError
@@ -31,32 +33,48 @@ async def main():
     async with Pool(load_inventory(Path("inventory.yaml"))) as pool:
         node = pool["gpu1"]
         script = 'echo "$#:$1"; cat; echo ran >> "$HOME/ran"'
-        print(json.dumps([await told(node.run(script, ["a b"], data=b"data")), await told(node.ask(script, ["a b"]))]))
+        run = await told(node.run(script, ["a b"], data=b"data"))
+        print(json.dumps([run, await told(node.ask(script, ["a b"]))]), flush=True)
 
-asyncio.run(main())
+for asked in sys.stdin:
+    asyncio.run(main())
 """
 
+Both = Callable[[], tuple[dict[str, Any], dict[str, Any]]]
 
-@pytest.fixture(autouse=True)
-def bed(testbed: Testbed) -> Testbed:
+
+@pytest.fixture(scope="module")
+def both(testbed: Testbed) -> Iterator[Both]:
+    """Tells what `Transport.run` and `Transport.ask` get from gpu1, over a new connection each time."""
     testbed.reset()
+    with testbed.popen([sys.executable, "-W", "error", "-c", BOTH], stdin=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout
+        asked, answered = process.stdin, process.stdout
+
+        def both() -> tuple[dict[str, Any], dict[str, Any]]:
+            asked.write("\n")
+            asked.flush()
+            run, ask = json.loads(answered.readline())
+            return run, ask
+
+        yield both
+        _, complaint = process.communicate(timeout=20)
+        assert process.returncode == 0, complaint
+
+
+@pytest.fixture
+def bed(testbed: Testbed, both: Both) -> Testbed:
+    """Who asks stays, on the master."""
+    testbed.reset(testbed.gpu1)
     return testbed
 
 
-def both(bed: Testbed) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `Transport.run` and `Transport.ask` get from gpu1."""
-    done = bed.run([sys.executable, "-W", "error", "-c", BOTH])
-    assert done.returncode == 0, done.stderr
-    run, ask = json.loads(done.stdout)
-    return run, ask
-
-
 @pytest.mark.parametrize("shell", ["sh", "bash", "zsh", "fish", "tcsh", "busybox sh", "python3", "python3 -i", "cat"])
-def test_another_shell_in_the_place_of_ours_is_named_and_runs_nothing(bed: Testbed, shell: str) -> None:
+def test_another_shell_in_the_place_of_ours_is_named_and_runs_nothing(bed: Testbed, both: Both, shell: str) -> None:
     if not shutil.which(shell.split()[0]):
         pytest.skip(f"no {shell} is installed here")
     bed.gpu1.write(".bashrc", f'PATH="$PATH:{sys.exec_prefix}/bin"; exec {shell}\n')
-    for answer in both(bed):
+    for answer in both():
         assert answer["code"] == "node_refused" and answer["seconds"] < 8, answer
         if shell in ("sh", "bash", "zsh", "tcsh"):
             assert f"put {shell} in its place" in answer["message"] and f"exec {shell}" in answer["hint"]
@@ -78,9 +96,9 @@ FOREIGN_INPUT = {
 
 
 @pytest.mark.parametrize("rc", FOREIGN_INPUT.values(), ids=FOREIGN_INPUT)
-def test_a_start_up_file_in_the_way_is_a_refusal_in_both_ways(bed: Testbed, rc: str) -> None:
+def test_a_start_up_file_in_the_way_is_a_refusal_in_both_ways(bed: Testbed, both: Both, rc: str) -> None:
     bed.gpu1.write(".bashrc", f"{rc}\n")
-    run, ask = both(bed)
+    run, ask = both()
     if rc == "if then fi":  # bash complains of it and goes on
         assert run["text"] == "1:a b\ndata" and ask["text"] == "1:a b\n"
         return
@@ -104,10 +122,10 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("rc", HARMLESS.values(), ids=HARMLESS)
-def test_a_noisy_start_up_file_does_no_harm(bed: Testbed, rc: str) -> None:
+def test_a_noisy_start_up_file_does_no_harm(bed: Testbed, both: Both, rc: str) -> None:
     bed.gpu1.write("noise", "echo noise; set -x; set -e\n")
     bed.gpu1.write(".bashrc", f"{rc}\n")
-    run, ask = both(bed)
+    run, ask = both()
     if "alias" in rc:
         bed.gpu1.path("ran").unlink(missing_ok=True)
         assert run.get("code") == ask.get("code")
@@ -116,8 +134,8 @@ def test_a_noisy_start_up_file_does_no_harm(bed: Testbed, rc: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["/bin/echo no", "internal-sftp", "/bin/false", "/bin/cat"])
-def test_a_forced_command_is_a_refusal_in_both_ways(bed: Testbed, command: str) -> None:
+def test_a_forced_command_is_a_refusal_in_both_ways(bed: Testbed, both: Both, command: str) -> None:
     key = bed.gpu1.path(".ssh/authorized_keys").read_text()
     bed.gpu1.write(".ssh/authorized_keys", f'command="{command}" {key}', 0o600)
-    for answer in both(bed):
+    for answer in both():
         assert answer.get("code") == "node_refused", answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from counting import GPU1, GPU2, MASTER, inventory, let_go, state
+from counting import GPU1, GPU2, MASTER, inventory, let_go, stand_in_for_torch, state
 
 from tests.hosts.test_jobs_on_hosts import GPUS, NVIDIA_SMI
 from ugro.testing.commands import Ugro, document
@@ -21,6 +21,7 @@ def with_gpus(bed: Testbed, **uuids: str) -> None:
 
 @pytest.mark.parametrize("gpus", [True, False])
 def test_a_machine_gets_no_job_by_its_second_name(bed: Testbed, ugro: Ugro, gpus: bool) -> None:
+    stand_in_for_torch(bed)
     if gpus:
         with_gpus(bed)
     bed.master.write("inventory.yaml", inventory(MASTER, GPU1, AGAIN))

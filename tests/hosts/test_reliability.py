@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 
-from counting import GPU1, GPU2, MASTER, Serve, inventory, launched, let_go, recorded, start, started, state
+from counting import GPU1, GPU2, MASTER, Serve, Start, inventory, launched, let_go, recorded, started, state
 
 from ugro.testing.commands import Ugro, document, until
 from ugro.testing.testbed.bed import Testbed
@@ -14,10 +14,10 @@ from ugro.testing.testbed.bed import Testbed
 # Several at once
 
 
-def test_of_several_sweeps_at_once_one_starts_the_job(bed: Testbed, ugro: Ugro) -> None:
+def test_of_several_sweeps_at_once_one_starts_the_job(bed: Testbed, start: Start, ugro: Ugro) -> None:
     document(ugro("launch", "t.py", "--hold", "--json"))
     document(ugro("release", "job-001", "--json"))
-    sweeps = [start(bed, "sweep") for _ in range(4)]
+    sweeps = [start("sweep") for _ in range(4)]
     said = [sweep.communicate(timeout=60) for sweep in sweeps]
     assert [sweep.returncode for sweep in sweeps] == [0] * 4
     assert sum("job-001 starting" in out for out, _ in said) == 1
@@ -41,9 +41,9 @@ def test_a_second_serve_says_who_is_there(bed: Testbed, ugro: Ugro, serve: Calla
     assert serve().end() == 0
 
 
-def test_ten_submissions_at_once_are_ten_jobs(bed: Testbed, ugro: Ugro) -> None:
+def test_ten_submissions_at_once_are_ten_jobs(bed: Testbed, start: Start, ugro: Ugro) -> None:
     ugro("nodes")
-    submissions = [start(bed, "launch", "t.py", "--hold", "--json", "--name", f"n{number}") for number in range(10)]
+    submissions = [start("launch", "t.py", "--hold", "--json", "--name", f"n{number}") for number in range(10)]
     said = [submission.communicate(timeout=120) for submission in submissions]
     assert [submission.returncode for submission in submissions] == [0] * 10, [err for _, err in said]
     ids = sorted(json.loads(out)["id"] for out, _ in said)
@@ -81,11 +81,13 @@ def test_a_second_master_is_refused_until_it_takes_over_and_then_the_first_one_w
 # Links, sshd, power
 
 
-def test_after_a_cut_the_job_runs_again_and_its_log_goes_on_at_the_right_byte(bed: Testbed, ugro: Ugro) -> None:
+def test_after_a_cut_the_job_runs_again_and_its_log_goes_on_at_the_right_byte(
+    bed: Testbed, start: Start, ugro: Ugro
+) -> None:
     launched(bed, ugro)
     until(lambda: "line 3" in ugro("logs", "job-001", "--rank", "2").stdout)
     bed.gpu2.cut()
-    with start(bed, "logs", "job-001", "--rank", "2") as during:
+    with start("logs", "job-001", "--rank", "2") as during:
         assert "job-001 unknown: gpu2" in ugro("sweep").stdout
         assert "gpu2" in during.communicate(timeout=60)[1], "what is missing is said"
     bed.gpu2.heal()

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from counting import GPU1, GPU2, MASTER, Serve, inventory, launched, let_go, recorded, start, started
+from counting import GPU1, GPU2, MASTER, Serve, Start, inventory, launched, let_go, recorded, started
 
 from ugro.testing.commands import Ugro, document, until
 from ugro.testing.testbed.bed import Testbed
@@ -169,15 +169,15 @@ LOOKS = (
 )  # fmt: skip
 
 
-def exit_codes(bed: Testbed, looks: Sequence[Sequence[str]]) -> list[int]:
+def exit_codes(start: Start, looks: Sequence[Sequence[str]]) -> list[int]:
     """Looks at once, since each may wait for nodes that do not answer."""
-    looking = [start(bed, *look) for look in looks]
+    looking = [start(*look) for look in looks]
     for process in looking:
         process.communicate(timeout=60)
     return [process.returncode for process in looking]
 
 
-def test_looking_at_an_unreachable_cluster_changes_no_byte(bed: Testbed, ugro: Ugro) -> None:
+def test_looking_at_an_unreachable_cluster_changes_no_byte(bed: Testbed, start: Start, ugro: Ugro) -> None:
     bed.master.write("inventory.yaml", inventory(GPU1, GPU2))
     launched(bed, ugro)
     document(ugro("launch", "t.py", "--hold", "--json"))
@@ -186,12 +186,12 @@ def test_looking_at_an_unreachable_cluster_changes_no_byte(bed: Testbed, ugro: U
         host.cut()
     log = dict.fromkeys(("./log", "./log/ugro.log"), "says what was unreachable")
     before = digest_of(bed.master, ".ugro") | log
-    assert set(exit_codes(bed, LOOKS)) <= {0, 3}
+    assert set(exit_codes(start, LOOKS)) <= {0, 3}
     assert digest_of(bed.master, ".ugro") | log == before
 
 
-def test_looking_before_anything_was_launched_makes_no_state(bed: Testbed) -> None:
+def test_looking_before_anything_was_launched_makes_no_state(bed: Testbed, start: Start) -> None:
     bed.master.write("inventory.yaml", inventory(GPU1))
     bed.gpu1.cut()
-    exit_codes(bed, (("status",), ("nodes",), ("events",), ("estimate", "--model", "gpt2")))
+    exit_codes(start, (("status",), ("nodes",), ("events",), ("estimate", "--model", "gpt2")))
     assert not digest_of(bed.master, ".ugro")

@@ -10,7 +10,7 @@ SAYS = "import sys; from ugro.testing import commands; commands.serve(lambda: {'
 
 
 def test_imports_what_commands_need_and_no_script_for_nodes() -> None:
-    done = subprocess.run([sys.executable, "-c", SAYS], input="{}\n", capture_output=True, text=True, check=True)
-    modules = json.loads(done.stdout)["modules"]
+    done = subprocess.run([sys.executable, "-c", SAYS], input="[1, {}]\n", capture_output=True, text=True, check=True)
+    modules = json.loads(done.stdout)[1]["modules"]
     assert "ugro.cli.commands.launch" in modules and "ugro.service.serving" in modules
     assert "torch" not in modules, "a second for each process, and each fork of it"

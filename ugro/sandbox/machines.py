@@ -1,6 +1,6 @@
-"""The machines of the sandbox. Nothing but `os` and `sys`, here and in what the simulated nvidia-smi imports besides.
+"""The machines of the sandbox. Nothing but `os` and `sys`, here and in the other imports of the simulated nvidia-smi.
 
-It is started for every look at a node, and `typing` or `json` alone would take longer than all the rest.
+It is started for every observation of a node, and `typing` or `json` alone would take longer than all the rest.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """`ugro` commands that are forked from one process: what takes most of a second, the imports, is done once.
 
-As a program this reads commands in JSON lines, `{args, cwd, env, …}`, and answers each with `{status, stdout, stderr}`.
+As a program this reads commands in JSON lines, `[number, {args, cwd, env, …}]`, and answers each with
+`[number, {status, stdout, stderr}]`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
+import itertools
 import json
 import os
 import pkgutil
@@ -16,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,9 +28,13 @@ import ugro.control_plane
 import ugro.nodes
 import ugro.service
 from ugro.cli.main import main
+from ugro.testing.entering import Place, enter
 
 Ugro = Callable[..., "subprocess.CompletedProcess[str]"]
-"""Runs `ugro` with these words; `cwd` and `env` (all of it) may be given."""
+"""Runs `ugro` with these words; `cwd`, `env` (all of it), `input` and a `place` to enter may be given."""
+
+Ask = Callable[..., dict[str, Any]]
+"""Asks a process that runs PROGRAM for a command, and gives its answer."""
 
 PROGRAM = [sys.executable, "-P", "-m", "ugro.testing.commands"]  # no file of the project is taken for a module
 
@@ -39,37 +45,50 @@ FOR_NODES = (".on_node", ".gpu_jobs.")
 @contextmanager
 def commands(cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Iterator[Ugro]:
     """A `ugro` whose commands are forked from a process in that folder and with that whole environment."""
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(PROGRAM, cwd=cwd, env=env, stdin=pipe, stdout=pipe, text=True)
-    with process, ugro_of(process) as ugro:
-        yield ugro
+    with program(cwd, env) as ask:
+        yield ugro_of(ask)
 
 
 @contextmanager
-def ugro_of(process: subprocess.Popen[str]) -> Iterator[Ugro]:
+def program(cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Iterator[Ask]:
+    """A process in that folder and with that whole environment, from which commands are forked."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(PROGRAM, cwd=cwd, env=env, stdin=pipe, stdout=pipe, text=True)
+    with process, answering(process) as ask:
+        yield ask
+
+
+def ugro_of(ask: Ask) -> Ugro:
     """A `ugro` whose commands are forked from a process that runs PROGRAM."""
 
     def run(
-        *args: str, cwd: str | Path = ".", env: Mapping[str, str] | None = None
+        *args: str,
+        cwd: str | Path = ".",
+        env: Mapping[str, str] | None = None,
+        input: str = "",
+        place: Place | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        answer = ask(args=args, cwd=str(cwd), env=env)
+        answer = ask(args=args, cwd=str(cwd), env=env, input=input, place=place)
         return subprocess.CompletedProcess(args, answer["status"], answer["stdout"], answer["stderr"])
 
-    with answering(process) as ask:
-        yield run
+    return run
 
 
 @contextmanager
-def answering(process: subprocess.Popen[str]) -> Iterator[Callable[..., dict[str, Any]]]:
+def answering(process: subprocess.Popen[str]) -> Iterator[Ask]:
     """Ask a process that serves; it is ended when the block is left."""
     assert process.stdin and process.stdout
-    asked, answered = process.stdin, process.stdout
+    asked, answered, numbers = process.stdin, process.stdout, itertools.count()
 
     def ask(**command: Any) -> dict[str, Any]:
-        asked.write(json.dumps(command) + "\n")
+        number = next(numbers)
+        asked.write(json.dumps([number, command]) + "\n")
         asked.flush()
-        answer: dict[str, Any] = json.loads(answered.readline())
-        return answer
+        answer: dict[str, Any]
+        while True:
+            of, answer = json.loads(answered.readline())
+            if of == number:  # and not what a test that ran out of time asked
+                return answer
 
     try:
         yield ask
@@ -95,29 +114,79 @@ def until(look: Callable[[], Any], seconds: float = 60) -> Any:
 
 
 def run(
-    args: list[str], cwd: str = ".", env: Mapping[str, str] | None = None, prepare: Callable[[], None] = lambda: None
+    args: list[str],
+    cwd: str = ".",
+    env: Mapping[str, str] | None = None,
+    input: str = "",
+    place: Place | None = None,
+    prepare: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """One command in a process of its own, which prepares itself. `env` is its whole environment, ours if None."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    """One command in a process of its own, which prepares itself. `env` is its whole environment, ours if None.
+
+    With a `place` it enters namespaces before all else.
+    """
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        given.write(input.encode())
+        given.seek(0)
         pid = os.fork()
         if pid == 0:
-            os.chdir(cwd)
-            if env is not None:
-                os.environ.clear()
-                os.environ.update(env)
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os.dup2(out.fileno(), 1)
-            os.dup2(err.fileno(), 2)
-            sys.argv = ["ugro", *args]
-            prepare()
-            try:
-                main()
-            except SystemExit as ended:
-                _leave(ended.code)
+            stdin = given.fileno() if input else os.open(os.devnull, os.O_RDONLY)
+            _be(args, cwd, env, place, prepare, (stdin, out.fileno(), err.fileno()))
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         for file in (out, err):
             file.seek(0)
         return {"status": status, "stdout": out.read().decode(), "stderr": err.read().decode()}
+
+
+def begin(carrier: int, args: list[str], cwd: str, env: Mapping[str, str], place: Place) -> dict[str, Any]:
+    """A command that is not waited for, with the output of a process that waits for its status on stdin.
+
+    What watches over it is the answer's `watcher`.
+    """
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            continue
+    told = os.open(f"/proc/{carrier}/fd/0", os.O_WRONLY)
+    if watcher := os.fork():
+        os.close(told)
+        return {"watcher": watcher}
+    out, err = (os.open(f"/proc/{carrier}/fd/{number}", os.O_WRONLY) for number in (1, 2))
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1):  # where commands come from, and answers go
+        os.dup2(nothing, number)
+    pid = os.fork()
+    if pid == 0:
+        os.close(told)
+        sys.stdout, sys.stderr = (os.fdopen(file, "w", 1, "utf-8", closefd=False) for file in (out, err))
+        _be(args, cwd, env, place, lambda: None, (nothing, out, err))
+    os.write(told, f"{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}\n".encode())
+    os._exit(0)
+
+
+def _be(
+    args: list[str],
+    cwd: str,
+    env: Mapping[str, str] | None,
+    place: Place | None,
+    prepare: Callable[[], None],
+    stdio: Sequence[int],
+) -> NoReturn:
+    """Become that command."""
+    for number, file in enumerate(stdio):
+        os.dup2(file, number)
+    if place:
+        enter(place)
+    os.chdir(cwd)
+    if env is not None:
+        os.environ.clear()
+        os.environ.update(env)
+    sys.argv = ["ugro", *args]
+    prepare()
+    try:
+        main()
+    except SystemExit as ended:
+        _leave(ended.code)
+    _leave(0)
 
 
 def _leave(status: Any) -> NoReturn:
@@ -138,8 +207,14 @@ def serve(run: Callable[..., dict[str, Any]]) -> None:
                 importlib.import_module(module.name)
     gc.freeze()
     for line in sys.stdin:
-        print(json.dumps(run(**json.loads(line))), flush=True)
+        number, command = json.loads(line)
+        print(json.dumps([number, run(**command)]), flush=True)
+
+
+def answer(**command: Any) -> dict[str, Any]:
+    """One command, which is waited for unless it has a carrier."""
+    return begin(**command) if "carrier" in command else run(**command)
 
 
 if __name__ == "__main__":
-    serve(run)
+    serve(answer)

@@ -67,12 +67,12 @@ def client() -> str:
 
 
 def serve(folder: str) -> None:
-    """Answer whoever asks, each in a process of its own."""
+    """Answer each asker in a process of its own."""
     for module in MODULES:
         importlib.import_module(module)
     known = {text: compile(text, "<script>", "exec") for text in map(load, SCRIPTS)}
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # their ends are not waited for
     asked = os.open(f"{folder}/asked", os.O_RDWR)
     while True:
         if 0 in select.select([0, asked], [], [])[0]:

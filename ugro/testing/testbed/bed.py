@@ -88,10 +88,10 @@ class Testbed:
             for host in self.hosts.values():
                 stack.callback(host.close)
 
-    def reset(self) -> None:
-        """All hosts as they were when new, and trusted by the master; for the start of a test."""
+    def reset(self, *hosts: Host) -> None:
+        """These hosts, or all, as they were when new, and trusted by the master; for the start of a test."""
         with ThreadPoolExecutor(len(self.hosts)) as together:
-            list(together.map(Host.reset, self.hosts.values()))
+            list(together.map(Host.reset, hosts or self.hosts.values()))
         self._write_homes()
 
     def log_in_everywhere(self) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from ugro.testing.entering import Place
 from ugro.testing.testbed.errors import TestbedError, system
 from ugro.testing.testbed.etc import User, write_etc, write_passwd
 from ugro.testing.testbed.machine import HostProcess, Machine, Stream
@@ -131,11 +132,20 @@ class Host(Machine):
         stderr: Stream = subprocess.PIPE,
     ) -> HostProcess:
         """Start a program as `run` does; signals sent to the result reach the program itself."""
-        name, uid, home = (self.user, self.uid, self.home) if user else ("root", 0, "/root")
+        environment = self.environment(user) | dict(env or {})
+        uid, folder = self.uid if user else 0, cwd or environment["HOME"]
+        return self.start(argv, uid, env=environment, cwd=folder, stdin=stdin, stdout=stdout, stderr=stderr)
+
+    @property
+    def place(self) -> Place:
+        """Return the place of a process of ours that enters this host, as the user."""
+        return Place(namespaces=self.namespaces, uid=self.uid)
+
+    def environment(self, user: bool = True) -> dict[str, str]:
+        """What the user (or root) finds in it after a login, and no more."""
+        name, home = (self.user, self.home) if user else ("root", "/root")
         clean = {"HOME": home, "USER": name, "LOGNAME": name, "PATH": SYSTEM_PATH, "LANG": "C.UTF-8"}
-        clean |= {"UGRO_HOME": f"{home}/.ugro", "OMP_NUM_THREADS": "1"} | _blas_settings()
-        everything = clean | dict(env or {})
-        return self.start(argv, uid, env=everything, cwd=cwd or home, stdin=stdin, stdout=stdout, stderr=stderr)
+        return clean | {"UGRO_HOME": f"{home}/.ugro", "OMP_NUM_THREADS": "1"} | _blas_settings()
 
     # Faults
 

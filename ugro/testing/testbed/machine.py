@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -53,6 +53,31 @@ class HostProcess(subprocess.Popen[str]):
             super().send_signal(sig)
 
 
+# Ends as the process that it carries, whose end it reads from stdin.
+CARRIER = 'read status || exit 1; [ "$status" -ge 0 ] && exit "$status"; kill "$status" $$'
+
+
+class ForkedProcess(HostProcess):
+    """A `ugro` that was forked from a process of ours, which is asked for it, and went to a machine by itself."""
+
+    def __init__(self, ask: Callable[..., dict[str, Any]], args: Sequence[str], **command: Any) -> None:
+        reading, writing = os.pipe()
+        pipe = subprocess.PIPE
+        try:
+            super().__init__(["sh", "-c", CARRIER], stdin=reading, stdout=pipe, stderr=pipe, text=True)
+            self._watcher = ask(carrier=self.pid, args=args, **command)["watcher"]
+        finally:
+            os.close(reading)
+            os.close(writing)
+
+    @property
+    def carried(self) -> list[psutil.Process]:
+        try:
+            return [there for way in psutil.Process(self._watcher).children() for there in way.children()]
+        except psutil.NoSuchProcess:
+            return []
+
+
 class Machine:
     """Namespaces that live as long as their first process."""
 
@@ -75,6 +100,8 @@ class Machine:
         pid_file = f"/proc/{self._init.pid}/ns/pid_for_children"
         self._pid_namespace = os.readlink(pid_file)
         self._enter = ["nsenter", "-t", str(self._init.pid), "-m", "-u", "-i", "-n", f"--pid={pid_file}"]
+        own = [f"/proc/{self._init.pid}/ns/{kind}" for kind in ("uts", "ipc", "net", "mnt")]
+        self.namespaces = [pid_file, *own]  # the last one takes away the others' files
 
     def close(self) -> None:
         """End the machine with everything that runs on it."""
@@ -98,8 +125,12 @@ class Machine:
         """Start a program as a user, in a session of its own."""
         carrier = [*self._enter, "-S", str(uid), "-G", str(uid), "--", "setsid", "env", f"--chdir={cwd}", "--"]
         process = HostProcess([*carrier, *argv], env=env, stdin=stdin, stdout=stdout, stderr=stderr, text=True)
-        self._started = [*(one for one in self._started if one.poll() is None), process]
+        self.expect(process)
         return process
+
+    def expect(self, process: HostProcess) -> None:
+        """Know of a process that is on its way here."""
+        self._started = [*(one for one in self._started if one.poll() is None), process]
 
     def processes(self) -> list[ProcessView]:
         """Return the processes here, without the first one."""
