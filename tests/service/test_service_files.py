@@ -188,3 +188,5 @@ def test_refuses_a_place_that_is_no_folder_of_this_machine(door: Door, tmp_path:
     assert came.exit_code == 0 and (tmp_path / "a:b/out/model.bin").exists()
     with pytest.raises(InputError, match="--to is empty"):
         door.call(Push(path=str(tmp_path), node="here", to=""))
+    with pytest.raises(InputError, match="the path is empty"):
+        door.call(Push(path="", node="here"))

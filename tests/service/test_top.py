@@ -46,5 +46,5 @@ async def test_shows_a_job_and_ends_it_after_a_yes(door: Door) -> None:
         await until(pilot, lambda: state() == JobState.RUNNING)
         await pilot.press("c", "y")
         await until(pilot, lambda: state() == JobState.CANCELLED)
-        await pilot.press("q")
+        await pilot.press("ctrl+c")
     assert door.store.jobs.job(job.id).state == JobState.CANCELLED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import importlib
 import io
@@ -371,8 +372,10 @@ def main() -> NoReturn:
         report({"code": "interrupted", "message": "interrupted", "hint": ""}, as_json)
         sys.exit(EXIT_INTERRUPTED)
     except OSError as error:  # what the disk or the terminal says, where no command knew better
-        where = f"{error.filename}: " if error.filename else ""
-        report({"code": "system", "message": f"{where}{error.strerror or error}", "hint": ""}, as_json)
+        where = error.filename or ("the output cannot be written" if error.errno == errno.ENOSPC else "")
+        message = ": ".join(filter(None, (where, error.strerror or str(error))))
+        report({"code": "system", "message": message, "hint": ""}, as_json)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python tries again at its end, with an exit code of its own
         sys.exit(EXIT_INPUT)
 
 

@@ -260,7 +260,7 @@ def one_job(app: App, command: str, reference: str | None, as_json: bool = False
 
 def _several_meant(command: str, reference: str, jobs: Sequence[ChosenJob]) -> NoSuchJob:
     """Return why a reference names no job for a command that takes one, and the command for one of them."""
-    jobs = sorted(jobs, key=lambda job: not job.state.on_nodes)  # what runs first
+    jobs = sorted(jobs, key=lambda job: (not job.state.on_nodes, job.state != JobState.FAILED))  # the likely ones first
     named = some([f"{job.id} ({job.state.value})" for job in jobs])
     return NoSuchJob(
         f"one job is expected here, and {printable(reference)!r} means {len(jobs)}: {named}",

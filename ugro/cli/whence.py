@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
+
 from ugro.common.errors import UgroError
 from ugro.common.locations import chosen_inventory
 from ugro.common.text import printable
@@ -9,6 +14,12 @@ from ugro.sandbox.shell import folder_of_shell, is_sandbox
 
 LEAVE_SANDBOX = 'eval "$(ugro sandbox env --unset)"'
 """What to type in a shell that points to the sandbox, and should not any more."""
+
+
+def as_called() -> str:
+    """Return the word that calls this `ugro`: its name where PATH has it, else the path by which it was called."""
+    called = sys.argv[0]
+    return "ugro" if shutil.which("ugro") or not os.access(called, os.X_OK) else shlex.quote(called)
 
 
 def whence(option: str | None) -> str:

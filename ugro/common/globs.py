@@ -20,7 +20,7 @@ def check_glob(glob: str) -> str:
     if ".." in parts:
         raise ValueError("'..' leads out of the job's folder")
     if not parts or "\0" in glob or "\n" in glob:
-        raise ValueError("a path or a glob is expected, as in out/**")
+        raise ValueError("a path or a glob is expected, as in out/**; ** means all files")
     glob_regex("/".join(parts))
     return "/".join(parts)
 

@@ -121,7 +121,8 @@ class _Checkup:
                 return await examine(transport, self._python)
             finally:
                 waiting.remove(transport.name)
-                self._waiting = WaitingForNodes(nodes=tuple(waiting), trial=False)
+                if waiting:
+                    self._waiting = WaitingForNodes(nodes=tuple(waiting), trial=False)
 
         return await pool.each([node.name for node in self._nodes], one)
 

@@ -92,6 +92,8 @@ async def push(context: Context, request: Push) -> PushAnswer:
         InputError: there is no such path or node, or the path has no files.
     """
     names = list(context.inventory.nodes) if request.node == ALL else [context.inventory.node(request.node).name]
+    if request.path == "":
+        raise InputError("the path is empty", "name a file or a folder of this machine; `.` is the working directory")
     if request.to == "":
         raise InputError("--to is empty", f"name a folder of the node, or leave --to out: it is {DATA} in its base_dir")
     path = Path(request.path).expanduser()

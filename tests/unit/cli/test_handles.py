@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import pty
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from ugro.cli.whence import as_called
+from ugro.common.models.job_state import JobState
 from ugro.common.models.proposal import Proposal
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.testing import builders
 from ugro.testing.cluster import Master
 
 
@@ -135,6 +139,45 @@ def test_explains_a_sweep_and_names_one_of_its_jobs(master: Master) -> None:
     assert "one job is expected here, and 'sweep-001' means 3: job-00" in refused
     assert "next:  name one of them: ugro logs job-00" in refused and "ugro status sweep-001" in refused
     assert "there is no sweep 'sweep-009'" in master.ugro("why", "sweep-009", code=2).stderr
+
+
+def test_suggests_the_job_of_a_sweep_that_failed(master: Master) -> None:
+    master.ugro("launch", "t.py", "--hold", "--sweep", "lr=1..3")
+    store = MetadataStore(master.home)
+    for job, state in (("job-001", JobState.SUCCEEDED), ("job-002", JobState.SUCCEEDED), ("job-003", JobState.FAILED)):
+        builders.change(store, job, state.value, state=state)
+    refused = master.ugro("explain", "sweep-001", code=2).stderr
+    assert "means 3: job-003 (failed), job-001 (succeeded)" in refused and "ugro explain job-003" in refused
+    never = master.ugro("ls", "job-003", code=2).stderr
+    assert "has not started" in never and "next:  see: ugro status job-003" in never
+
+
+@pytest.mark.parametrize(("stdin", "given"), [("/dev/null", False), ("/dev/zero", True), (__file__, True)])
+def test_passes_on_what_stdin_has(stdin: str, given: bool) -> None:
+    says = "from ugro.cli.commands.enter import _has_input; print(_has_input())"
+    with open(stdin) as file:
+        done = subprocess.run([sys.executable, "-c", says], stdin=file, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{given}\n"
+
+
+def test_names_itself_as_it_was_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["ugro"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert as_called() == "ugro", "no file of that name is there"
+    called = tmp_path / "my bin" / "ugro"
+    called.parent.mkdir()
+    called.write_text("#!/bin/sh\n")
+    called.chmod(0o755)
+    monkeypatch.setattr(sys, "argv", [str(called)])
+    assert as_called() == f"'{called}'"
+    monkeypatch.setenv("PATH", str(called.parent))
+    assert as_called() == "ugro"
+
+
+def test_says_that_its_output_cannot_be_written() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "ugro", "--version"], stdout=full, stderr=-1, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: the output cannot be written: No space left on device\n")
 
 
 def test_prints_ids_alone_of_jobs_that_it_ended_or_waited_for(master: Master) -> None:

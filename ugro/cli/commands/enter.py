@@ -146,12 +146,14 @@ def _interrupts_left_to_it() -> Iterator[None]:
 
 
 def _has_input() -> bool:
-    """Return whether stdin is a pipe, a socket or a file: not a terminal, not /dev/null, and not closed."""
+    """Return whether stdin has data to pass on: it is not a terminal, not /dev/null, and not closed."""
     try:
-        mode = os.fstat(sys.stdin.fileno()).st_mode if sys.stdin else 0
+        found = os.fstat(sys.stdin.fileno()) if sys.stdin else None
     except (OSError, ValueError):
         return False
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISREG(mode)
+    if found is None or sys.stdin.isatty():
+        return False
+    return not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.stat(os.devnull).st_rdev
 
 
 def _pass_on(item: CommandOutput) -> None:

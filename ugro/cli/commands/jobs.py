@@ -86,6 +86,9 @@ def _carry_out(app: App, jobs: list[str]) -> dict[str, JobDocument]:
         words = "the cancel is recorded; the next scheduling pass carries it out: ugro sweep"
         print_hanging(f"{some(jobs)}: ", words, True)
         raise
+    except UgroError as error:
+        error.add_note(f"{some(jobs)}: the cancel is recorded; it is carried out without this command")
+        raise
     return last
 
 

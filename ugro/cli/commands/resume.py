@@ -28,7 +28,7 @@ from ugro.service.schemas.resume import (
     ResumePlan,
 )
 from ugro.service.schemas.starting import Started
-from ugro.service.words import title
+from ugro.service.words import state_in_words, title
 
 
 @command()
@@ -123,6 +123,8 @@ def _consent(plan: ResumePlan, yes: bool, told: bool) -> dict[str, bool]:
     job = plan.job
     if told and job.first_failure:
         click.echo(f"{title(job)} failed: {printable(job.reason)}", err=True)
+    elif told:
+        click.echo(state_in_words(job), err=True)
     questions = {question.id: question for question in plan.questions}
     if yes and (again := questions.get(BEGIN_AGAIN)):
         raise InputError(again.refusal, again.hint)

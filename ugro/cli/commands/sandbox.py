@@ -9,7 +9,7 @@ import click
 
 from ugro.cli.app import json_option
 from ugro.cli.output import print_json
-from ugro.cli.whence import LEAVE_SANDBOX
+from ugro.cli.whence import LEAVE_SANDBOX, as_called
 from ugro.common.locations import ugro_home
 from ugro.sandbox.cluster import Sandbox, SandboxStatus
 from ugro.sandbox.shell import is_sandbox
@@ -44,9 +44,9 @@ def up(directory: Path | None) -> None:
     cluster.up()
     _show(cluster.status())
     where = f" --dir {shlex.quote(str(directory))}" if directory else ""
-    click.echo(
-        f'\nUse it in this shell:  eval "$(ugro sandbox env{where})"\nStop it:               ugro sandbox down{where}'
-    )
+    called = as_called()
+    click.echo(f'\nUse it in this shell:  eval "$({called} sandbox env{where})"')
+    click.echo(f"Stop it:               {called} sandbox down{where}")
 
 
 @sandbox.command()

@@ -104,7 +104,7 @@ class Top(TextualApp[None]):
     #command { color: $text-muted; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("q", "quit", "quit"),
+        Binding("q,ctrl+c", "quit", "quit"),
         Binding("question_mark,h", "help", "help"),
         Binding("slash", "filter", "filter"),
         Binding("o", "sort", "sort"),

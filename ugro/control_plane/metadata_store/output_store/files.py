@@ -79,7 +79,7 @@ def places(inventory: Inventory, job: Job, only: str | None = None) -> dict[str,
     if job.placement is None:
         raise InputError(
             f"{job.id} has no files: it is {job.state.value} and has not started",
-            f"see why it waits: ugro why {job.id}",
+            f"see: ugro status {job.id}" if job.state.ended else f"see why it waits: ugro why {job.id}",
         )
     found = dict[str, NodeConfig]()
     for share in job.placement.shares:
