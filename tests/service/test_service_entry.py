@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 from pathlib import Path
@@ -14,7 +15,7 @@ from tests.unit.control_plane.controller.test_tick import STAY
 from ugro.common.errors import InputError
 from ugro.common.models.job import Job
 from ugro.common.models.job_state import JobState
-from ugro.service.schemas.entry import Execute, Forward, OpenTerminal
+from ugro.service.schemas.entry import Execute, ExecuteOnInput, Forward, OpenTerminal
 from ugro.service.schemas.maintenance import CommandEnd, CommandOutput
 from ugro.testing import builders
 from ugro.testing.cluster import write_python
@@ -39,6 +40,20 @@ def test_runs_a_command_in_the_surroundings_of_a_job(door: Door, running: Job) -
     assert said[3].endswith(f"/jobs/{running.id}/code")
     (ended,) = door.stream(Execute(job=running.id, rank=0, words=("cat", "t.py"), live=False))
     assert isinstance(ended, CommandEnd) and ended.answer.stdout == STAY and ended.worst == 0
+    end(door, running)
+
+
+def test_gives_a_command_what_this_process_has_on_its_stdin(door: Door, running: Job, tmp_path: Path) -> None:
+    (tmp_path / "given").write_bytes(b"\0\xff\nrest" * 10_000)
+    before = os.dup(0)
+    with open(tmp_path / "given", "rb") as given:
+        os.dup2(given.fileno(), 0)
+    try:
+        (ended,) = door.stream(ExecuteOnInput(job=running.id, words=("wc", "-c"), live=False))
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+    assert isinstance(ended, CommandEnd) and ended.answer.stdout.strip() == "70000"
     end(door, running)
 
 
