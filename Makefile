@@ -12,7 +12,7 @@ unexport PYTHONPATH PYTHONHOME PYTHONOPTIMIZE PYTHONDONTWRITEBYTECODE PYTHONSAFE
 PYTEST := $(BIN)/python -X utf8 -m pytest -q -rs -p no:cacheprovider
 
 # What `make test` runs side by side, in this order: the longest begin early.
-SESSIONS := check test-sandbox test-control-plane test-hosts-l test-rest test-hosts-a
+SESSIONS := check test-sandbox test-control-plane test-hosts-l test-unit test-rest test-hosts-a
 
 .PHONY: demo gpu-check test $(SESSIONS) docs picture chaos bench clean
 
@@ -42,8 +42,11 @@ test-hosts-a: $(VENV)/.test
 test-hosts-l: $(VENV)/.test
 	$(PYTEST) tests/hosts/test_[l-z]*.py
 
+test-unit: $(VENV)/.test
+	$(PYTEST) --ignore=tests/unit/control_plane tests/unit
+
 test-rest: $(VENV)/.test
-	$(PYTEST) $(foreach others,sandbox hosts unit/control_plane,--ignore=tests/$(others)) --ignore=$(ON_SANDBOX) tests
+	$(PYTEST) $(foreach others,sandbox hosts unit,--ignore=tests/$(others)) --ignore=$(ON_SANDBOX) tests
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
