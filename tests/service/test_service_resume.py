@@ -41,10 +41,17 @@ def brought(door: Door, job: Job) -> CodeDocument:
     return door.backend.bring(read_new_code(door.call(CodeSource(job=job.id))))
 
 
+def test_does_not_suggest_to_resume_a_job_that_succeeded(door: Door) -> None:
+    job = door.until(door.submit(SCRIPT.replace("sys.exit(3)", "sys.exit(0)")), JobState.SUCCEEDED)
+    [question] = planned(door, job).questions
+    assert (question.id, question.default) == (RESUME, False)
+
+
 def test_resumes_from_the_last_complete_checkpoint_once_that_is_answered(door: Door) -> None:
     job = door.failed(SCRIPT)
     plan = planned(door, job, time_limit=60.0)
     assert plan.checkpoint and plan.checkpoint.step == 70 and asked(plan) == [RESUME]
+    assert plan.questions[0].default
     assert [change.text for change in plan.changes] == ["--time (not given) → 1m 00s"] and not plan.smaller_batch
     with pytest.raises(InputError) as refusal:
         door.call(Resume(plan=plan, answers={}))

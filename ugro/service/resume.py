@@ -13,6 +13,7 @@ from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.common.models.proposal import ArgumentChange
 from ugro.common.text import printable, some
 from ugro.control_plane.failure_handler.handler import script_of
@@ -161,7 +162,8 @@ class _Survey:
         large = question_of_size(self.options.code) if self.options.code else None
         again = _question_of_beginning(self.missing) if self.missing else None
         smaller = _question_of_batch(self.smaller_batch) if self.smaller_batch else None
-        agree = Question(id=RESUME, text="Resume?", refusal=NOBODY, hint=SAY_YES, default=True)
+        unfinished = self.job.state != JobState.SUCCEEDED
+        agree = Question(id=RESUME, text="Resume?", refusal=NOBODY, hint=SAY_YES, default=unfinished)
         return tuple(filter(None, (large, again, smaller, agree)))
 
 
