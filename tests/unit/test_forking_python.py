@@ -11,9 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ugro.testing.cluster import write_forking_python
+from ugro.testing.forking_python import client
 
 SAYS = """\
 import json, os, sys
@@ -53,6 +55,23 @@ def test_a_script_ends_with_the_process_that_asked_for_it(python: str) -> None:
         asker.send_signal(signal.SIGTERM)
         assert select.select([script], [], [], 60)[0]
     os.close(script)
+
+
+def test_an_asker_that_was_killed_leaves_no_process(python: str) -> None:
+    folder = Path(client().partition("mkfifo ")[2].split("/$$")[0].strip("'"))
+    answers = psutil.Process(children_of(folder))
+    os.mkfifo(folder / "4194304")
+    with open(folder / "asked", "w") as asked:
+        asked.write("4194304\n")
+    done = subprocess.run([python, "-"], input="print(1)", capture_output=True, text=True, timeout=60)
+    assert done.stdout == "1\n", "it still answers"
+    assert psutil.wait_procs(answers.children(), timeout=60)[1] == [] and not (folder / "4194304").exists()
+
+
+def children_of(folder: Path) -> int:
+    """The process that answers in a folder."""
+    here = psutil.Process().children()
+    return next(process.pid for process in here if process.cmdline()[-1:] == [str(folder)])
 
 
 def test_what_only_python_itself_can_do_it_does(python: str) -> None:

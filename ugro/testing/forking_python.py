@@ -86,7 +86,11 @@ def serve(folder: str) -> None:
 def answer(asker: int, path: str, known: dict[str, types.CodeType]) -> NoReturn:
     """Do what a process asks for, and tell it the exit status."""
     os.setsid()
-    pipe = os.open(path, os.O_WRONLY)
+    try:
+        pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:  # the asker was killed before it could read
+        os.unlink(path)
+        os._exit(0)
     os.unlink(path)
     gone = os.pidfd_open(asker)
     status = ITSELF
