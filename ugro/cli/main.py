@@ -373,10 +373,18 @@ def main() -> NoReturn:
         sys.exit(EXIT_INTERRUPTED)
     except OSError as error:  # what the disk or the terminal says, where no command knew better
         where = error.filename or ("the output cannot be written" if error.errno == errno.ENOSPC else "")
+        _drop_output_that_fails()
         message = ": ".join(filter(None, (where, error.strerror or str(error))))
         report({"code": "system", "message": message, "hint": ""}, as_json)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python tries again at its end, with an exit code of its own
         sys.exit(EXIT_INPUT)
+
+
+def _drop_output_that_fails() -> None:
+    """Discard what stdout cannot take, which Python would try again at its end, with an exit code of its own."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _complete() -> NoReturn:

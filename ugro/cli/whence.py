@@ -12,9 +12,6 @@ from ugro.common.locations import chosen_inventory
 from ugro.common.text import printable
 from ugro.sandbox.shell import folder_of_shell, is_sandbox
 
-LEAVE_SANDBOX = 'eval "$(ugro sandbox env --unset)"'
-"""What to type in a shell that points to the sandbox, and should not any more."""
-
 
 def as_called() -> str:
     """Return the word that calls this `ugro`: its name where PATH has it, else the path by which it was called."""
@@ -22,12 +19,17 @@ def as_called() -> str:
     return "ugro" if shutil.which("ugro") or not os.access(called, os.X_OK) else shlex.quote(called)
 
 
+def leave_sandbox() -> str:
+    """Return what to type in a shell that points to the sandbox, and should not any more."""
+    return f'eval "$({as_called()} sandbox env --unset)"'
+
+
 def whence(option: str | None) -> str:
     """The inventory in use and what named it; of a sandbox that is stopped how to start or leave it."""
     path, source = chosen_inventory(option)
     told = f"inventory: {printable(str(path))}" + (f" (from {source})" if source else "")
     if is_sandbox(path) and not _sandbox_runs():
-        told += f"\nthe sandbox is stopped: start it with `ugro sandbox up`, or leave it: {LEAVE_SANDBOX}"
+        told += f"\nthe sandbox is stopped: start it with `{as_called()} sandbox up`, or leave it: {leave_sandbox()}"
     return told
 
 

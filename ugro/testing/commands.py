@@ -28,7 +28,7 @@ import ugro.control_plane
 import ugro.nodes
 import ugro.service
 from ugro.cli.main import main
-from ugro.testing.entering import Place, enter
+from ugro.testing.entering import Entrance, enter
 
 Ugro = Callable[..., "subprocess.CompletedProcess[str]"]
 """Runs `ugro` with these words; `cwd`, `env` (all of it), `input` and a `place` to enter may be given."""
@@ -66,7 +66,7 @@ def ugro_of(ask: Ask) -> Ugro:
         cwd: str | Path = ".",
         env: Mapping[str, str] | None = None,
         input: str = "",
-        place: Place | None = None,
+        place: Entrance | None = None,
     ) -> subprocess.CompletedProcess[str]:
         answer = ask(args=args, cwd=str(cwd), env=env, input=input, place=place)
         return subprocess.CompletedProcess(args, answer["status"], answer["stdout"], answer["stderr"])
@@ -118,7 +118,7 @@ def run(
     cwd: str = ".",
     env: Mapping[str, str] | None = None,
     input: str = "",
-    place: Place | None = None,
+    place: Entrance | None = None,
     prepare: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """One command in a process of its own, which prepares itself. `env` is its whole environment, ours if None.
@@ -138,7 +138,7 @@ def run(
         return {"status": status, "stdout": out.read().decode(), "stderr": err.read().decode()}
 
 
-def begin(carrier: int, args: list[str], cwd: str, env: Mapping[str, str], place: Place) -> dict[str, Any]:
+def begin(carrier: int, args: list[str], cwd: str, env: Mapping[str, str], place: Entrance) -> dict[str, Any]:
     """A command that is not waited for, with the output of a process that waits for its status on stdin.
 
     What watches over it is the answer's `watcher`.
@@ -167,7 +167,7 @@ def _be(
     args: list[str],
     cwd: str,
     env: Mapping[str, str] | None,
-    place: Place | None,
+    place: Entrance | None,
     prepare: Callable[[], None],
     stdio: Sequence[int],
 ) -> NoReturn:

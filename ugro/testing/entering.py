@@ -11,14 +11,14 @@ from typing import TypedDict
 PR_SET_DUMPABLE = 4
 
 
-class Place(TypedDict):
+class Entrance(TypedDict):
     """Namespaces, by the files that stand for them, and who the process is to be there."""
 
     namespaces: list[str]
     uid: int
 
 
-def enter(place: Place) -> None:
+def enter(place: Entrance) -> None:
     """Continue in a child in that place. The caller waits for it, and ends as it does."""
     libc = ctypes.CDLL(None, use_errno=True)
     files = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in place["namespaces"]]
@@ -40,6 +40,7 @@ def enter(place: Place) -> None:
 def _end_as(child: int) -> None:
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL) if -status != signal.SIGKILL else None
+        if -status != signal.SIGKILL:
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     os._exit(status)

@@ -11,7 +11,7 @@ import click
 from ugro.cli.app import App, command
 from ugro.cli.ask_login import LoginAnswers
 from ugro.cli.commands.node import add_all, password_option
-from ugro.cli.whence import LEAVE_SANDBOX
+from ugro.cli.whence import leave_sandbox
 from ugro.common.errors import EXIT_OK
 from ugro.common.locations import chosen_inventory
 from ugro.common.text import printable
@@ -82,7 +82,7 @@ def _tell_what_counts_instead(written: Path) -> None:
     """Warn where the variables of this shell lead commands to another inventory or state directory."""
     path, source = chosen_inventory(None)
     if path.resolve() != written.resolve() and source == "$UGRO_INVENTORY":
-        leave = LEAVE_SANDBOX if is_sandbox(path) else "unset UGRO_INVENTORY"
+        leave = leave_sandbox() if is_sandbox(path) else "unset UGRO_INVENTORY"
         click.echo(f"but this shell uses {printable(str(path))} ({source}); to use the new one: {leave}", err=True)
     elif home := os.environ.get("UGRO_HOME"):
         click.echo(f"state directory: {home} ($UGRO_HOME)", err=True)

@@ -9,7 +9,7 @@ import click
 
 from ugro.cli.app import json_option
 from ugro.cli.output import print_json
-from ugro.cli.whence import LEAVE_SANDBOX, as_called
+from ugro.cli.whence import as_called, leave_sandbox
 from ugro.common.locations import ugro_home
 from ugro.sandbox.cluster import Sandbox, SandboxStatus
 from ugro.sandbox.shell import is_sandbox
@@ -58,7 +58,7 @@ def down(directory: Path | None) -> None:
     cluster.down()
     click.echo("the sandbox is stopped" if running else "the sandbox was not running")
     if is_sandbox(cluster.inventory):
-        click.echo(f"This shell still points to it; to use your own machines again: {LEAVE_SANDBOX}")
+        click.echo(f"This shell still points to it; to use your own machines again: {leave_sandbox()}")
 
 
 @sandbox.command()

@@ -65,7 +65,8 @@ def status(
         )
     if sweep:
         # here, as below, since few have a use for it
-        from ugro.cli.commands.sweep_status import CompareSweep, print_sweep
+        from ugro.cli.commands.sweep_status import print_sweep
+        from ugro.service.schemas.sweeps import CompareSweep
 
         of_sweep = CompareSweep(sweep=sweep, metric=metric, highest=highest)
 

@@ -6,9 +6,7 @@ import click
 
 from ugro.cli.output import print_hanging, print_json
 from ugro.cli.render.sweeps import sweep_grid, sweep_in_words, values_in_words
-from ugro.service.schemas.sweeps import CompareSweep, SweepDocument
-
-__all__ = ["CompareSweep", "print_sweep"]
+from ugro.service.schemas.sweeps import SweepDocument
 
 
 def print_sweep(sweep: SweepDocument, quiet: bool, wide: bool, as_json: bool) -> bool:

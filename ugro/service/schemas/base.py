@@ -47,10 +47,12 @@ class Document(BaseModel):
         return self.model_dump(mode="json", by_alias=True)
 
 
-class _Question(BaseModel, Generic[Answer]):
-    """What a subclass is answered by stands in its brackets, and is read by `answer_to`."""
+class _Answered(BaseModel, Generic[Answer]):
+    """Base of what is answered by the type in a subclass's brackets, which `answer_to` returns."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    function: ClassVar[str]
+    here: ClassVar[bool] = False
 
     @classmethod
     def __class_getitem__(cls, answer: Any) -> Any:
@@ -58,25 +60,20 @@ class _Question(BaseModel, Generic[Answer]):
         return super(BaseModel, cls).__class_getitem__(answer)  # type: ignore[misc]
 
 
-class Request(_Question[Answer], Generic[Answer]):
+class Request(_Answered[Answer]):
     """Base of what can be asked for: `class Hold(Request[JobDocument])` is answered by one JobDocument.
 
     `function` names the service function that answers it, as `module.function` below `ugro.service`. What is about
     files or the environment of the client is answered `here`, in its own process, and nowhere else.
     """
 
-    function: ClassVar[str]
-    here: ClassVar[bool] = False
 
-
-class Stream(_Question[Answer], Generic[Answer]):
+class Stream(_Answered[Answer]):
     """Base of what is answered by many items, one after the other, until it is over or the asker has enough.
 
     `here`: as for a request.
     """
 
-    function: ClassVar[str]
-    here: ClassVar[bool] = False
     resumable: ClassVar[bool] = False
     """Whether a client may ask for the rest where the resident controller ends in the middle."""
 

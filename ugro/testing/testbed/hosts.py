@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from ugro.testing.entering import Place
+from ugro.testing.entering import Entrance
 from ugro.testing.testbed.errors import TestbedError, system
 from ugro.testing.testbed.etc import User, write_etc, write_passwd
 from ugro.testing.testbed.machine import HostProcess, Machine, Stream
@@ -137,9 +137,9 @@ class Host(Machine):
         return self.start(argv, uid, env=environment, cwd=folder, stdin=stdin, stdout=stdout, stderr=stderr)
 
     @property
-    def place(self) -> Place:
+    def place(self) -> Entrance:
         """Return the place of a process of ours that enters this host, as the user."""
-        return Place(namespaces=self.namespaces, uid=self.uid)
+        return Entrance(namespaces=self.namespaces, uid=self.uid)
 
     def environment(self, user: bool = True) -> dict[str, str]:
         """What the user (or root) finds in it after a login, and no more."""
