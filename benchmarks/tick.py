@@ -18,8 +18,9 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import NodeError
 from ugro.common.files import write_atomic
 from ugro.common.job_spec import JobSpec
+from ugro.common.models.gpu import Gpu, GpuProcess
 from ugro.common.models.job_state import JobState
-from ugro.common.models.node import Gpu, GpuProcess, NodeView
+from ugro.common.models.node import NodeView
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.resource_manager.governor import Capacity, Slot
 from ugro.control_plane.scheduler.backfill import Queue, RunningJob, WaitingJob

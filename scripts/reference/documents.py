@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
@@ -15,6 +15,7 @@ from reference.commands import commands_with
 from reference.markdown import Incomplete, code, docstring, page, prose, table
 from reference.source import texts_below
 from ugro.common.models.record import Record
+from ugro.common.models.value import Value, json_name
 from ugro.sandbox.cluster import SandboxStatus
 from ugro.service.schemas import (
     again,
@@ -51,9 +52,9 @@ from ugro.service.schemas import (
     time_limits,
     web,
 )
-from ugro.service.schemas.base import Document, Moment, Request, Stream, answer_to
+from ugro.service.schemas.base import Moment, Request, Stream, answer_to
 
-Model = type[BaseModel]
+Model = type[BaseModel] | type[Value]
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Printed:
         for one in get_args(answer) or (answer,):
             if not self.field:
                 return one
-            if self.field in one.model_fields:
+            if self.field in fields_of(one):
                 return get_type_hints(one, include_extras=True)[self.field]
         raise Incomplete(f"what {self.source.__name__} gives has no field {self.field}")
 
@@ -261,14 +262,21 @@ def _reached(hints: Iterable[Any]) -> list[Model]:
     return list(found.values())
 
 
+def fields_of(model: Model) -> dict[str, str]:
+    """Return the names of a model's fields, each with the one in JSON."""
+    if issubclass(model, Value):
+        return {field.name: json_name(field.name) for field in fields(model)}
+    return {name: field.alias or name for name, field in model.model_fields.items()}
+
+
 def _is_model(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, BaseModel)
+    return isinstance(hint, type) and issubclass(hint, BaseModel | Value)
 
 
 def _base(model: Model) -> Model | None:
     """The document whose fields a document has beside its own."""
     base = model.__mro__[1]
-    return base if issubclass(base, Document | Record) and base.model_fields else None
+    return base if issubclass(base, Value | Record) and fields_of(base) else None
 
 
 def _section(model: Model) -> str:
@@ -285,13 +293,13 @@ def _rows(model: Model, base: Model | None) -> Iterator[tuple[str, str, str]]:
         Incomplete: a field has no meaning in words.
     """
     hints, texts = get_type_hints(model, include_extras=True), texts_below(model)
-    for name, field in model.model_fields.items():
-        if base and name in base.model_fields and name not in texts:
+    for name, named in fields_of(model).items():
+        if base and name in fields_of(base) and name not in texts:
             continue
         meaning = texts.get(name) or LINES.get(name)
         if not meaning:
             raise Incomplete(f"{model.__module__}.{model.__name__}.{name} has no description: write one below it")
-        yield code(field.alias or name), kind(hints[name]) + _unit(name, hints[name]), prose(meaning)
+        yield code(named), kind(hints[name]) + _unit(name, hints[name]), prose(meaning)
 
 
 def _unit(name: str, hint: Any) -> str:

@@ -6,7 +6,7 @@ from enum import Enum
 
 from reference.markdown import Incomplete, code, page, prose, table
 from reference.source import texts_below
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 
 PARTS = {"Of jobs": EventKind.SUBMITTED, "Of nodes": EventKind.JOINED, "Of UGRO itself": EventKind.ALERT}
 """The parts of the page, each with the kind that it begins with."""

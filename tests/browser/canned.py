@@ -12,11 +12,11 @@ from browser import canned_results as results
 from browser.canned_names import MARKUP, NOW
 from playwright.sync_api import Request, WebSocketRoute
 
-from ugro.common.models.checkpoint import Place
 from ugro.common.models.first_failure import FirstFailure
 from ugro.common.models.job import Rank
 from ugro.common.models.job_state import JobState, RankState
 from ugro.common.models.metrics import Axis, SeriesSource
+from ugro.common.models.place import Place
 from ugro.service.documents import job_document
 from ugro.service.schemas.base import ErrorDocument
 from ugro.service.schemas.checkpoints import ListedCheckpoint

@@ -9,7 +9,7 @@ from browser.canned_names import ARABIC, LONG, MARKUP, NOW, TURNED
 
 from ugro.common.models.job import Job, SweepPart
 from ugro.common.models.job_state import JobState
-from ugro.common.models.outputs import OutputsState
+from ugro.common.models.outputs_state import OutputsState
 from ugro.service.schemas.base import ErrorDocument
 from ugro.service.schemas.files import FileDocument, FilesDocument, NodeFilesDocument, OutputFilesDocument
 from ugro.service.schemas.jobs import OutputsDocument

@@ -9,7 +9,7 @@ from typing import Any
 from chaos.faults import Fault
 from chaos.processes import Process
 from chaos.training import Mark, state_after
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.control_plane.transitions import EDGES, Stage
 
 UNSEEN = {EventKind.HANG, EventKind.IDLE, EventKind.PRIORITY, EventKind.RESTORED}

@@ -22,12 +22,14 @@ from ugro.cli.main import cli
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import RecordNewer, RecordUnreadable, UgroError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.checkpoint import Checkpoint, Place
+from ugro.common.models.argument_change import ArgumentChange
+from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.drain import Drain
 from ugro.common.models.metrics import GpuLook, GpuSample, MeasuredLink
 from ugro.common.models.node import NodeView, Silence
 from ugro.common.models.owed import Owed
-from ugro.common.models.proposal import ArgumentChange, Proposal
+from ugro.common.models.place import Place
+from ugro.common.models.proposal import Proposal
 from ugro.common.text import clock, moment
 from ugro.control_plane.failure_handler.alerts.rounds import send_due
 from ugro.control_plane.failure_handler.alerts.sender import Sender

@@ -20,9 +20,10 @@ from places import DOCS
 from ugro.cli.main import cli
 from ugro.cli.render.checkpoints import HOW_TO_ANSWER, not_saved, silence_in_words
 from ugro.common.errors import EXIT_INPUT, EXIT_JOB_FAILED, InputError, NodeRefused
-from ugro.common.models.checkpoint import Checkpoint, Place
+from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Job, Wish
 from ugro.common.models.job_state import JobState
+from ugro.common.models.place import Place
 from ugro.common.paths import RunPaths
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.checkpoint_store import newest_since

@@ -9,10 +9,11 @@ from pathlib import Path
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import StateError, Unreachable
 from ugro.common.models.drain import Drain
+from ugro.common.models.gpu import Gpu
 from ugro.common.models.job import Job, Summary
 from ugro.common.models.job_state import JobState
 from ugro.common.models.metrics import MeasuredLink
-from ugro.common.models.node import Gpu, NodeView
+from ugro.common.models.node import NodeView
 from ugro.service.board import difference
 from ugro.service.live import Recorded, live_view
 from ugro.service.schemas.live import LiveChanges, LiveProgress, LiveProposal, LiveView

@@ -9,7 +9,7 @@ from door import Door
 
 from tests.unit.control_plane.failure_handler.recovery.test_next_attempt import SCRIPT
 from ugro.common.errors import InputError
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job_state import JobState
 from ugro.service.schemas.checkpoints import Checkpoints, SaveCheckpoint
 from ugro.service.schemas.notices import AskedToSave

@@ -10,7 +10,7 @@ from door import Door
 
 from ugro.cli.render.files import failure_of
 from ugro.common.errors import InputError
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job import Job
 from ugro.common.models.job_state import JobState
 from ugro.nodes.code_sync import select_files

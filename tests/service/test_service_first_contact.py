@@ -16,7 +16,7 @@ from ugro.common.errors import AuthenticationFailed, Declined, HostKeyChanged, I
 from ugro.common.inventory_file import load_inventory
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.drain import Drain
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job_state import JobState
 from ugro.common.models.login import LoginPrompt
 from ugro.common.models.metrics import MeasuredLink

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from tests.unit.control_plane.controller.test_tick import STAY
 from ugro.common.errors import InputError
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.first_failure import FirstFailure
 from ugro.common.models.job import Job
 from ugro.common.models.job_state import JobState

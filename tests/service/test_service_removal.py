@@ -9,7 +9,7 @@ import pytest
 from door import Door
 
 from ugro.common.errors import EXIT_INPUT, Declined, InputError
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job import Job
 from ugro.common.models.job_state import JobState
 from ugro.service.plan import PlanChanged

@@ -23,10 +23,10 @@ from reference.markdown import Incomplete, help_text, table
 from ugro.cli.main import cli
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.job_spec import CheckpointRules, FailurePolicy, HangAfter, JobSpec, MetricsRules
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
+from ugro.common.models.gpu import Gpu
 from ugro.common.models.job import Attempt, Job
 from ugro.common.models.job_state import JobState
-from ugro.common.models.node import Gpu
 from ugro.service.documents import job_document, node_documents
 from ugro.service.schemas.base import Document, Moment
 from ugro.service.schemas.checkpoints import ListedCheckpoint

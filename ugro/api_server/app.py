@@ -79,7 +79,7 @@ def create_app(home: Path, contexts: Callable[[], Context], inventory: Callable[
         if (kind := requests().get(function)) is None or kind.here:
             raise HTTPException(404, f"no function is called {function!r}")
         try:
-            request = kind.model_validate(json.loads(await http.body()))
+            request = kind.checked(json.loads(await http.body()))
         except (ValidationError, ValueError, RecursionError) as error:
             raise HTTPException(422, str(error)) from None
         context, session = contexts(), http.headers.get(SESSION, "")
@@ -145,7 +145,7 @@ class Calls:
         lines: asyncio.Queue[bytes | None] = asyncio.Queue()
 
         def tell(notice: Notice) -> None:
-            lines.put_nowait(line(notice=type(notice).__name__, body=notice.model_dump(mode="json")))
+            lines.put_nowait(line(notice=type(notice).__name__, body=notice.as_json()))
 
         context.tell = tell
         acting = asyncio.create_task(_act(context, request, lines))
@@ -169,12 +169,12 @@ async def _act(context: Context, request: Any, lines: asyncio.Queue[bytes | None
     try:
         if isinstance(request, Stream):
             async for item in function_of(request)(context, request):
-                put(line(item=item.model_dump(mode="json")))
+                put(line(item=item.as_json()))
                 await lines.join()  # a log has gigabytes, and its reader may be slow
             put(line(answer=None))
         else:
             answer = await function_of(request)(context, request)
-            put(line(answer=answer.model_dump(mode="json")))
+            put(line(answer=answer.as_json()))
     except UgroError as error:
         put(line(error=error_fields(error)))
     except Exception as error:  # a bug costs this call alone, and its caller hears of it

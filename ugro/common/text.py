@@ -126,3 +126,8 @@ def rough(seconds: float) -> str:
 def bytes_in_words(used: int) -> str:
     """Return a size in words: bytes below a KiB, else as `size` does."""
     return f"{used} B" if used < 1024 else size(used / 2**20)
+
+
+def position_in_words(step: int | None, epoch: int | None) -> str:
+    """Return `step 20`, or `epoch 3` where no step is known."""
+    return f"epoch {epoch}" if step is None and epoch is not None else f"step {step}"

@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from ugro.common.models.checkpoint import Checkpoint
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.first_failure import FirstFailure
 from ugro.common.models.job import Job, Placement, Rank, TakenBack, Wish, hang_alert
 from ugro.common.models.job_state import JobState

@@ -183,7 +183,7 @@ async def edit(context: Context, request: Edit) -> EditedDocument:
         return context.store.jobs.edit(change, spec)
 
     job = await context.store.write(record)
-    return EditedDocument(**dict(context.document(job)), changes=plan.differences)
+    return EditedDocument(**vars(context.document(job)), changes=plan.differences)
 
 
 def _asked(context: Context, job: Job) -> JobSpec:

@@ -34,7 +34,7 @@ async def show(context: Context, request: ShowAlerts) -> AlertsDocument:
             ChannelDocument(name=name, kind=channel.kind, url_env=channel.url_env)
             for name, channel in settings.channels.items()
         ),
-        rules=tuple(RuleDocument.model_validate(rule.model_dump()) for rule in settings.rules),
+        rules=tuple(RuleDocument.checked(rule.model_dump()) for rule in settings.rules),
     )
 
 

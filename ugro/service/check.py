@@ -181,7 +181,7 @@ class _Checkup:
         """Return what came of it."""
         found = CheckDocument(
             nodes=tuple(_node_document(node, self._reports[node.name]) for node in self._nodes),
-            findings=tuple(FindingDocument.model_validate(one.model_dump(mode="json")) for one in self._findings),
+            findings=tuple(FindingDocument.checked(one.model_dump(mode="json")) for one in self._findings),
         )
         if not with_network:
             return Checked(answer=found)
@@ -211,4 +211,4 @@ def _node_document(node: NodeConfig, report: Report) -> CheckedNode:
 
 def _document(kind: type[Made], record: BaseModel | None) -> Made | None:
     """Return the document of a record that has the same fields."""
-    return None if record is None else kind.model_validate(record.model_dump())
+    return None if record is None else kind.checked(record.model_dump())

@@ -16,7 +16,7 @@ from ugro.common.errors import InputError, JobSpecError, NodeError
 from ugro.common.job_spec import JobSpec
 from ugro.common.mistakes import first_mistake
 from ugro.common.models.checkpoint import Checkpoint
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job import Job
 from ugro.common.models.job_state import JobState
 from ugro.common.paths import RunPaths, run_paths

@@ -15,7 +15,7 @@ from ugro.common.errors import InputError, StateLocked, UgroError
 from ugro.common.inventory_file import load_inventory
 from ugro.common.job_spec import JobSpec
 from ugro.common.locations import inventory_path, ugro_home
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job import Job
 from ugro.common.models.job_state import JobState
 from ugro.common.models.login import AskPerson

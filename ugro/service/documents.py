@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +16,7 @@ from ugro.common.models.job import Attempt, Job
 from ugro.common.models.job_state import JobState
 from ugro.common.models.metrics import RunProgress
 from ugro.common.models.node import NodeView
-from ugro.common.models.outputs import OutputsState
+from ugro.common.models.outputs_state import OutputsState
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.resource_manager.twins import twins
 from ugro.control_plane.scheduler.attempts import attempts
@@ -36,7 +37,7 @@ WITHOUT_CONFIGS: dict[str, Any] = {"placement": {"shares": {"__all__": {"config"
 """The nodes as a run was started with them stay in its record: their `env` may be private."""
 
 KEPT_BACK: dict[str, Any] = dict.fromkeys(("schema_version", "uid", "wish", "taken_back", "last_event"), True)
-IN_SHORT = frozenset(AttemptSummary.model_fields) - {"nodes"}
+IN_SHORT = frozenset(field.name for field in fields(AttemptSummary)) - {"nodes"}
 
 
 def job_document(
@@ -58,7 +59,7 @@ def job_document(
         record[name] = getattr(asked, name, None)
     record["python"] = asked.python if asked else None
     record["setup"] = asked.setup.run if asked and asked.setup else None
-    return JobDocument.model_validate(record | {"after": tuple(asked.after) if asked else ()})
+    return JobDocument.checked(record | {"after": tuple(asked.after) if asked else ()})
 
 
 def outputs_document(store: MetadataStore, job: Job, asked: JobSpec | None) -> OutputsDocument | None:
@@ -110,12 +111,12 @@ def progress_document(progress: RunProgress) -> ProgressDocument | None:
 
 
 def _in_short(attempt: Attempt) -> AttemptSummary:
-    return AttemptSummary.model_validate(attempt.model_dump(include=set(IN_SHORT)) | {"nodes": attempt.nodes})
+    return AttemptSummary.checked(attempt.model_dump(include=set(IN_SHORT)) | {"nodes": attempt.nodes})
 
 
 def error_document(error: UgroError) -> ErrorDocument:
     """Return the document of an error."""
-    return ErrorDocument.model_validate(error.as_dict())
+    return ErrorDocument(**error.as_dict())
 
 
 def unreadable_document(error: RecordUnreadable) -> UnreadableDocument:
@@ -157,8 +158,8 @@ def _node_document(
 ) -> NodeDocument:
     known = view.model_dump(exclude={"node", "seen_at", "pid_namespace", "folder"}) if view else {}
     if view:
-        known["gpus"] = tuple(gpu.model_dump() | {"jobs": held.get(gpu.uuid, ())} for gpu in view.gpus)
-    return NodeDocument.model_validate(
+        known["gpus"] = tuple(vars(gpu) | {"jobs": held.get(gpu.uuid, ())} for gpu in view.gpus)
+    return NodeDocument.checked(
         {
             "name": name,
             "address": inventory.nodes[name].address,

@@ -79,7 +79,7 @@ def _found(context: Context, job: Job, record: Job) -> Diagnosis | None:
 async def _document(context: Context, job: Job, record: Job, found: Diagnosis | None) -> FailureDocument:
     """The record says which rank failed first and why; its log says where and in which words."""
     failure = job.first_failure if found else None
-    fields: dict[str, Any] = dict(diagnosis_document(found)) | {
+    fields: dict[str, Any] = vars(diagnosis_document(found)) | {
         "job": job.id,
         "state": job.state,
         "attempt": job.attempt,
@@ -100,7 +100,7 @@ async def _document(context: Context, job: Job, record: Job, found: Diagnosis | 
         beside, others_fault = neighbours(context.store, job)
         fields["suggestion"] = "; ".join(filter(None, (beside, fields["suggestion"])))
         fields["retry_helps"] = fields["retry_helps"] or others_fault
-    return FailureDocument.model_validate(fields)
+    return FailureDocument(**fields)
 
 
 def _finding(context: Context, job: Job, which: str) -> Diagnosis | None:

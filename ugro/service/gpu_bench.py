@@ -16,8 +16,9 @@ from typing import Any
 
 from ugro.common.errors import NodeRefused, UgroError
 from ugro.common.job_spec import JobSpec
+from ugro.common.models.gpu import Gpu
 from ugro.common.models.job import Job
-from ugro.common.models.node import Gpu, NodeView
+from ugro.common.models.node import NodeView
 from ugro.control_plane.metadata_store.records import pass_over
 from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.nodes.remote.gpus import gpu_monitor

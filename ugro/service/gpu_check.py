@@ -16,8 +16,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from dataclasses import dataclass
 
 from ugro.common.errors import InputError, UgroError
+from ugro.common.models.gpu import Gpu
 from ugro.common.models.job_state import JobState
-from ugro.common.models.node import Gpu
 from ugro.common.text import printable, some
 from ugro.control_plane.preflight.gpu_verdicts import (
     FREE_WITHIN,

@@ -6,18 +6,17 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
-
-from pydantic import TypeAdapter
 
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError, RecordUnreadable, UgroError
 from ugro.common.models.drain import Drain
+from ugro.common.models.gpu import Gpu
 from ugro.common.models.job import Job, Summary
 from ugro.common.models.job_state import JobState
 from ugro.common.models.metrics import MeasuredLink
-from ugro.common.models.node import Gpu, NodeView
+from ugro.common.models.node import NodeView
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.records import pass_over
 from ugro.control_plane.resource_manager.governor import holders
@@ -28,6 +27,7 @@ from ugro.service.context import Context
 from ugro.service.documents import error_document, job_document, known_progress, outputs_document, progress_document
 from ugro.service.observed import short_reasons, with_prospects
 from ugro.service.schemas.base import ErrorDocument
+from ugro.service.schemas.codec import ways
 from ugro.service.schemas.jobs import EventDocument
 from ugro.service.schemas.live import (
     ENDED_SHOWN,
@@ -54,8 +54,6 @@ EVENTS_SHOWN = 50
 NOT_SEEN = ErrorDocument(code="not_observed", message="it was not observed so far", hint="")
 """The error of a node that no tick has asked."""
 
-_UPDATE: TypeAdapter[LiveUpdate] = TypeAdapter(LiveUpdate)
-
 
 async def watch(context: Context, request: Watch) -> AsyncIterator[LiveUpdate]:
     """Yield the cluster as it is, then what changes. Ticks unless another process does.
@@ -64,10 +62,10 @@ async def watch(context: Context, request: Watch) -> AsyncIterator[LiveUpdate]:
         InventoryError: the inventory does not exist, or has a mistake.
         StateError: the state directory cannot be read.
     """
-    board = context.board or _board_of(context, request.every)
+    board, read = context.board or _board_of(context, request.every), ways(LiveUpdate).read
     async with contextlib.aclosing(board.watch(CLUSTER)) as updates:
         async for update in updates:
-            yield _UPDATE.validate_python({"type": update.kind, "seq": update.seq, "data": update.data})
+            yield read({"type": update.kind, "seq": update.seq, "data": update.data})
 
 
 def _board_of(context: Context, every: float) -> Board:
@@ -129,7 +127,7 @@ def read_topic(store: MetadataStore, inventory: Inventory, attended: bool, topic
     """
     if topic.startswith(JOB):
         return store.secrets.masker.document(_job_state(store, inventory, topic.removeprefix(JOB)))
-    return store.secrets.masker.document(live_view(read_recorded(store, inventory, attended))).model_dump(mode="json")
+    return store.secrets.masker.document(live_view(read_recorded(store, inventory, attended))).as_json()
 
 
 def read_recorded(store: MetadataStore, inventory: Inventory, attended: bool) -> Recorded:
@@ -252,8 +250,8 @@ _OF_NODE = ("cpu_count", "load_1m", "memory_total_mib", "memory_available_mib", 
 
 
 def _gpu(gpu: Gpu, jobs: tuple[str, ...]) -> LiveGpu:
-    known = {field: getattr(gpu, field) for field in LiveGpu.model_fields if field not in ("job", "jobs")}
-    return LiveGpu.model_validate(known | {"job": next(iter(jobs), None), "jobs": jobs if len(jobs) > 1 else None})
+    known = {each.name: getattr(gpu, each.name) for each in fields(LiveGpu) if each.name not in ("job", "jobs")}
+    return LiveGpu(**known, job=next(iter(jobs), None), jobs=jobs if len(jobs) > 1 else None)
 
 
 def _job(job: Job, waits: str | None, progress: LiveProgress | None) -> LiveJob:
@@ -303,4 +301,4 @@ def _short(text: str) -> str:
 
 
 def _link(link: MeasuredLink) -> LiveLink:
-    return LiveLink.model_validate(link.model_dump())
+    return LiveLink.checked(link.model_dump())

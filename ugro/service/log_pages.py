@@ -11,7 +11,7 @@ import tempfile
 import time
 import unicodedata
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -90,12 +90,12 @@ async def page(context: Context, request: PageOfLog) -> LogPage:
 
     told, at_end = await asyncio.to_thread(_on, copy, read)
     if not at_end:
-        return LogPage.model_validate(told | {"behind": None, "unreadable": None})
+        return LogPage.checked(told | {"behind": None, "unreadable": None})
     brought = await _bring(context, job, logs, request.rank, TOTAL if to_end else None)
     told, _ = await asyncio.to_thread(_on, copy, read)
     if to_end and (brought.behind or 0) > TOTAL:
         told["shown"] = await _end_alone(context, logs, copy, request) or told["shown"]
-    return LogPage.model_validate(told | _of_node(brought))
+    return LogPage.checked(told | _of_node(brought))
 
 
 async def search(context: Context, request: SearchLog) -> LogHits:
@@ -118,7 +118,7 @@ async def search(context: Context, request: SearchLog) -> LogHits:
         hits = {"hits": _numbered(found.lines, request.rank), "next_offset": found.next}
         return _told(job, request.rank, log) | hits
 
-    return LogHits.model_validate(await asyncio.to_thread(_on, copy, read) | _of_node(brought))
+    return LogHits.checked(await asyncio.to_thread(_on, copy, read) | _of_node(brought))
 
 
 async def raw(context: Context, request: PageOfLog) -> tuple[str, AsyncIterator[bytes]]:
@@ -231,7 +231,7 @@ def _document(line: KeptLine, rank: int) -> NumberedLine:
         text="".join(run.text for run in found),
         before=line.before,
         after=line.after,
-        spans=() if plain else tuple(Span.model_validate({"text": run.text, "class": run.style}) for run in found),
+        spans=() if plain else tuple(Span(text=run.text, class_=run.style) for run in found),
     )
 
 
@@ -274,7 +274,7 @@ async def _end_alone(context: Context, logs: JobLogs, copy: Path, request: PageO
         end, start = window.folder / copy.name, window.start_of(copy)
         found = await asyncio.to_thread(_on, end, lambda log: log.tail(request.count) if log else [])
     lines = _numbered(found, request.rank)
-    return tuple(line.model_copy(update={"number": None, "offset": start + line.offset}) for line in lines)
+    return tuple(replace(line, number=None, offset=start + line.offset) for line in lines)
 
 
 def _ranks(job: Job) -> int:

@@ -264,7 +264,7 @@ def _update(
 ) -> JobUpdate:
     begun = reader.unfinished() if reader else None
     return JobUpdate(
-        **dict(progress(context, job)),
+        **vars(progress(context, job)),
         waits=waits,
         trouble=trouble,
         nodes=_nodes(context, job, silent),

@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from ugro.common.errors import UgroError
+from ugro.common.models.argument_change import ArgumentChange
 from ugro.common.models.job import Attempt, Job
-from ugro.common.models.proposal import ArgumentChange
 from ugro.control_plane.failure_handler.handler import script_of
 from ugro.control_plane.failure_handler.recovery.lost_work import (
     LastCheckpoint,
@@ -68,8 +68,12 @@ def of_earlier(context: Context, job: Job, followed_by: Attempt) -> dict[str, An
         "step": at.step if at else None,
         "steps": at.total if at else None,
         "epoch": at.epoch if at else None,
-        "next_attempt": NextAttemptDocument.model_validate(
-            followed_by.model_dump(include={"attempt", "state", "step", "epoch"}) | {"begins": begins(followed_by)}
+        "next_attempt": NextAttemptDocument(
+            attempt=followed_by.attempt,
+            state=followed_by.state,
+            step=followed_by.step,
+            epoch=followed_by.epoch,
+            from_=begins(followed_by),
         ),
     }
 

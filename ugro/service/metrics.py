@@ -60,7 +60,7 @@ async def show(context: Context, request: Metrics) -> MetricsDocument:
     if not series and index.series:
         known = ", ".join(dict.fromkeys(shown_names(index.series).values()))
         raise InputError(f"{job.id} has no series called {' or '.join(request.names)}", f"its series are: {known}")
-    return MetricsDocument.model_construct(
+    return MetricsDocument(
         id=job.id,
         x=request.x,
         series=series,
@@ -167,7 +167,7 @@ def _document(kept: JobSeries, name: str, sources: Sequence[Known], window: Wind
     found = _curve(kept, known, window) if points else Curve([], [], [], [], True)
     for other in sources[1:] if points else ():
         found = _continued(found, _curve(kept, other, window))
-    return SeriesDocument.model_construct(
+    return SeriesDocument(
         name=name,
         unit=known.unit,
         source=known.source,

@@ -8,9 +8,10 @@ from math import isfinite
 
 from ugro.common.config import Inventory
 from ugro.common.errors import UgroError
+from ugro.common.models.gpu import Gpu
 from ugro.common.models.job import Job
 from ugro.common.models.job_state import JobState
-from ugro.common.models.node import Gpu, NodeView
+from ugro.common.models.node import NodeView
 from ugro.control_plane.counts import Counts
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.metrics_store.training import Index, JobSeries, Known

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ugro.common.errors import UgroError
-from ugro.common.models.event import Event, EventKind
+from ugro.common.models.event import Event
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job import Job
 from ugro.common.text import printable, size
 from ugro.control_plane.metadata_store import MetadataStore

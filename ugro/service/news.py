@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ugro.common.models.event import Event, EventKind
+from ugro.common.models.event import Event
+from ugro.common.models.event_kind import EventKind
 from ugro.control_plane.metadata_store import MetadataStore
 
 QUIET_KINDS = (EventKind.RANKS, EventKind.PLACED)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ugro.common.errors import InputError, NodeError, NodeRefused
-from ugro.common.models.node import Gpu, NodeView
+from ugro.common.models.gpu import Gpu
+from ugro.common.models.node import NodeView
 from ugro.common.text import printable, size
 from ugro.control_plane.preflight.interpreters import judge, python_for, take
 from ugro.control_plane.preflight.torch_builds import (
@@ -232,7 +233,7 @@ async def plan_on(pool: Pool, node: str, others: Sequence[str], index_url: str |
     )
     if made.there:
         return made
-    return made.model_copy(update={"questions": (_question(made, DOWNLOAD[kind], DISK_MIB[kind]),)})
+    return replace(made, questions=(_question(made, DOWNLOAD[kind], DISK_MIB[kind]),))
 
 
 async def _there(transport: Transport, seen: _Seen, name: str) -> InterpreterDocument | None:

@@ -7,8 +7,6 @@ import json
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel
-
 from ugro.common.errors import Declined, InputError
 from ugro.common.text import some
 from ugro.service.schemas.base import Document
@@ -38,7 +36,7 @@ class Fingerprint(Document):
 
     @classmethod
     def of(cls, parts: Mapping[str, Any]) -> Self:
-        """Return the fingerprint of such things: models, or what JSON can write."""
+        """Return the fingerprint of such things: documents, or what JSON can write."""
         return cls(parts={name: digest(value) for name, value in parts.items()})
 
     def require(self, now: Mapping[str, Any]) -> None:
@@ -85,6 +83,6 @@ def consented(questions: tuple[Question, ...], answers: Mapping[str, bool]) -> d
 
 
 def digest(value: Any) -> str:
-    """Return a digest of a model, or of what JSON can write."""
-    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    """Return a digest of a document, or of what JSON can write."""
+    plain = value.as_json() if isinstance(value, Document) else value
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from ugro.common.errors import InputError, StateLocked
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job import Job
 from ugro.common.models.proposal import Proposal
 from ugro.control_plane.failure_handler.handler import FailureHandler, proposal_in_words
@@ -131,7 +131,7 @@ def _document(proposal: Proposal) -> ProposalDocument:
     known = dict(proposal) | {"what": proposal_in_words(proposal)}
     known["checkpoint"] = CheckpointDocument.of(proposal.checkpoint) if proposal.checkpoint else None
     del known["approved"]
-    return ProposalDocument.model_validate(known)
+    return ProposalDocument(**known)
 
 
 def _plan(context: Context, proposal: Proposal) -> ApprovePlan:

@@ -134,10 +134,7 @@ def _turns(queue: Queue, live: Iterable[Job]) -> dict[str, int]:
 
 
 def _listed(context: Context, job: Job, position: int | None) -> ListedJob:
-    document = context.document(job)
-    return ListedJob.model_construct(
-        **{name: getattr(document, name) for name in type(document).model_fields}, position=position
-    )
+    return ListedJob(**vars(context.document(job)), position=position)
 
 
 def proposed(store: MetadataStore, jobs: set[str]) -> tuple[Proposed, ...]:
@@ -246,8 +243,6 @@ def _history(context: Context, request: History) -> Iterator[GpuHistoryDocument]
         for look in kept.read(node, request.since, request.every):
             by_gpu.setdefault(look.uuid, []).append(look)
         for uuid in sorted(by_gpu, key=lambda uuid: (uuid not in indexes, indexes.get(uuid) or 0)):
-            samples = tuple(
-                GpuSampleDocument.model_validate(look.model_dump(exclude={"uuid"})) for look in by_gpu[uuid]
-            )
+            samples = tuple(GpuSampleDocument.checked(look.model_dump(exclude={"uuid"})) for look in by_gpu[uuid])
             name = known.get(node, {}).get(uuid, "")
             yield GpuHistoryDocument(node=node, uuid=uuid, index=indexes.get(uuid), name=name, samples=samples)

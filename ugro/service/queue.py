@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from ugro.common.errors import InputError, RecordUnreadable
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job import Job
 from ugro.common.models.job_state import JobState
 from ugro.common.text import one_line

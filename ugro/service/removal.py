@@ -280,7 +280,7 @@ async def _remove_environments(
         return ()
     pool = (await context.reach()).pool
     became = await old_environments.remove(pool, [(one.node, one.name) for one in planned], idle)
-    return tuple(one.model_copy(update={"kept": _kept(became[one.node, one.name])}) for one in planned)
+    return tuple(replace(one, kept=_kept(became[one.node, one.name])) for one in planned)
 
 
 def _kept(became: Removal | NodeError) -> str | None:

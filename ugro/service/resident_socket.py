@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from ugro import __version__
 from ugro.common.errors import ResidentGone, UgroError
 from ugro.service.backend import Answer, Tell
-from ugro.service.schemas.base import Request, Stream
+from ugro.service.schemas.base import Request, Stream, answer_to
 from ugro.service.schemas.code import CodeDocument
-from ugro.service.wire import HELLO_WITHIN, SESSION, answer_of, error_from, notices
+from ugro.service.schemas.codec import to_json, ways
+from ugro.service.wire import HELLO_WITHIN, SESSION, error_from, notices
 
 if TYPE_CHECKING:
     from ugro.service.code import WorkingCode
@@ -90,11 +91,11 @@ class ResidentSocket:
 
     def _lines(self, request: Request[Any] | Stream[Any], tell: Tell | None) -> Iterator[Any]:
         """Send a request; yield its items or its one answer. Closing early ends the function over there."""
-        adapter = answer_of(type(request))
+        read = ways(answer_to(type(request))).read
         connection = _Connection(self._path, None)
         try:
             try:
-                body = json.dumps(request.model_dump(mode="json"))
+                body = json.dumps(to_json(request))
                 connection.request("POST", f"/call/{request.function}", body, self._session)
                 response = connection.getresponse()
                 if response.status != HTTPStatus.OK:
@@ -103,14 +104,14 @@ class ResidentSocket:
                     fields = json.loads(line)
                     if "notice" in fields:
                         if tell and (kind := notices().get(fields["notice"])):
-                            tell(kind.model_validate(fields["body"]))
+                            tell(ways(kind).read(fields["body"]))
                     elif "error" in fields:
                         raise error_from(fields["error"])
                     elif "item" in fields:
-                        yield adapter.validate_python(fields["item"])
+                        yield read(fields["item"])
                     else:
                         if fields["answer"] is not None:
-                            yield adapter.validate_python(fields["answer"])
+                            yield read(fields["answer"])
                         return
             except (OSError, http.client.HTTPException, ValueError) as error:
                 raise lost(error) from None

@@ -11,10 +11,10 @@ from typing import Any
 
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
+from ugro.common.models.argument_change import ArgumentChange
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Job
 from ugro.common.models.job_state import JobState
-from ugro.common.models.proposal import ArgumentChange
 from ugro.common.text import printable, some
 from ugro.control_plane.failure_handler.handler import script_of
 from ugro.control_plane.failure_handler.recovery.next_attempt import NextAttempt, next_attempt
@@ -105,7 +105,7 @@ async def resume(context: Context, request: Resume) -> ResumeAnswer:
     named = planned.spec.nodes
     await gpus_come_free(context, before, named if isinstance(named, tuple) else before.nodes)
     now = started(context, await context.started(before.id))
-    return ResumeAnswer(answer=ResumedDocument(**dict(now.job), code_changes=code_changes), expected=now.expected)
+    return ResumeAnswer(answer=ResumedDocument(**vars(now.job), code_changes=code_changes), expected=now.expected)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ async def extend(context: Context, request: Extend) -> ExtendedDocument:
     else:
         extended, before, _ = await _extend(context, found.id, request)
         told = Told(pending={node: f"{node} is about to start it" for node in extended.nodes})
-    known = dict(context.document(extended))
+    known = vars(context.document(extended))
     pending = tuple(PendingNode(node=node, reason=why) for node, why in told.pending.items())
     return ExtendedDocument(**known, time_limit_before=before, told=tuple(told.nodes), pending=pending)
 

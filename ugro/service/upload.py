@@ -43,7 +43,7 @@ def _write(code: WorkingCode, descriptor: int) -> None:
     root, chosen = code.directory.resolve(), code.selection
     commit, dirty = git_state(root)
     header = {
-        "document": code.document.model_dump(mode="json"),
+        "document": code.document.as_json(),
         "files": [[name, size] for name, size in chosen.files.items()],
         "git": [commit, dirty],
     }
@@ -100,7 +100,7 @@ def _header(stream: IO[bytes]) -> tuple[CodeDocument, dict[str, int], tuple[str 
         header = json.loads(stream.readline())
         commit, dirty = header["git"]
         sizes = {str(name): int(size) for name, size in header["files"]}
-        return CodeDocument.model_validate(header["document"]), sizes, (commit, dirty)
+        return CodeDocument.checked(header["document"]), sizes, (commit, dirty)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError("code was sent without its header", "is the client of another version?") from None
 

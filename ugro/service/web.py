@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator
 
 from ugro.common.errors import InputError, UgroError
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.text import one_line
 from ugro.service.context import Context
 from ugro.service.schemas.web import Login, LoginLink

@@ -15,11 +15,9 @@ import json
 import pkgutil
 from typing import Any
 
-from pydantic import TypeAdapter
-
 import ugro.service.schemas as schemas
 from ugro.common.errors import UgroError
-from ugro.service.schemas.base import Notice, Request, Stream, answer_to
+from ugro.service.schemas.base import Notice, Request, Stream
 
 SOCKET = "ugro.sock"
 """The socket's name in the state directory."""
@@ -34,13 +32,6 @@ HELLO_WITHIN = 2.0
 def line(**fields: Any) -> bytes:
     """Return one line."""
     return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
-
-
-@functools.cache
-def answer_of(request: type[Request[Any] | Stream[Any]]) -> TypeAdapter[Any]:
-    """Return what reads an answer to such a request, or an item of it."""
-    made: TypeAdapter[Any] = TypeAdapter(answer_to(request))
-    return made
 
 
 @functools.cache

@@ -8,9 +8,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job_state import JobState
-from ugro.common.models.outputs import OutputsState
+from ugro.common.models.outputs_state import OutputsState
 from ugro.common.text import bytes_in_words, count, duration, printable, size, visible
 from ugro.control_plane.scheduler.arguments import with_places
 from ugro.service.schemas.jobs import AttemptSummary, CheckpointDocument, JobDocument, OutputsDocument, ProgressDocument
@@ -144,4 +144,4 @@ def command_of_sweep(jobs: Sequence[JobDocument]) -> str:
 
 def count_changes(found: CodeChanges) -> str:
     """Return `2 changed, 1 removed`."""
-    return ", ".join(f"{len(names)} {kind}" for kind, names in found if names)
+    return ", ".join(f"{len(names)} {kind}" for kind, names in vars(found).items() if names)

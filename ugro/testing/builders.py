@@ -6,10 +6,11 @@ from typing import Any
 
 from ugro.common.config import NodeConfig
 from ugro.common.models.code_version import CodeVersion
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
+from ugro.common.models.gpu import Gpu
 from ugro.common.models.job import Job, NodeShare, Placement, Wish
 from ugro.common.models.job_state import JobState
-from ugro.common.models.node import Gpu, NodeView
+from ugro.common.models.node import NodeView
 from ugro.control_plane import transitions
 from ugro.control_plane.metadata_store import MetadataStore
 
@@ -42,7 +43,7 @@ def placement(*nodes: str) -> Placement:
 
 def gpu(index: int = 0, **fields: Any) -> Gpu:
     """A GPU of which only its name is known."""
-    return Gpu.model_validate({"index": index, "uuid": f"GPU-{index}", "name": "RTX"} | fields)
+    return Gpu(**dict[str, Any](index=index, uuid=f"GPU-{index}", name="RTX") | fields)
 
 
 def node_view(node: str, *gpus: Gpu, **fields: Any) -> NodeView:

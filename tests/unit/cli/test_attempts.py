@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from ugro.common.errors import InputError
-from ugro.common.models.checkpoint import Checkpoint, Place
+from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.first_failure import FirstFailure
 from ugro.common.models.job import Attempt, Job, NodeShare, Placement, Rank
 from ugro.common.models.job_state import JobState
+from ugro.common.models.place import Place
 from ugro.control_plane.failure_handler.recovery.next_attempt import next_attempt
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.attempts import attempts, in_attempt, missing_logs, next_after

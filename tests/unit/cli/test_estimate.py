@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from ugro.cli.commands.estimate import estimate
 from ugro.common.errors import InputError
-from ugro.common.models.node import Gpu
+from ugro.common.models.gpu import Gpu
 from ugro.control_plane.metadata_store.config_store import ConfigStore
 from ugro.control_plane.metadata_store.history import run_key
 from ugro.control_plane.metadata_store.job_registry import JobRegistry

@@ -29,11 +29,13 @@ from ugro.cli.render.listings import jobs_grid, nodes_grid
 from ugro.cli.several import shown_progress
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import Unreachable
-from ugro.common.models.checkpoint import Checkpoint, Place
+from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.drain import Drain
+from ugro.common.models.gpu import Gpu
 from ugro.common.models.job import Job, Rank
 from ugro.common.models.job_state import JobState, RankState
-from ugro.common.models.node import Gpu, NodeView
+from ugro.common.models.node import NodeView
+from ugro.common.models.place import Place
 from ugro.service.documents import job_document, node_documents
 from ugro.service.schemas.checkpoints import ListedCheckpoint
 from ugro.service.schemas.history import GpuHistoryDocument, GpuSampleDocument

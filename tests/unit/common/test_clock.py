@@ -8,7 +8,7 @@ from pathlib import Path
 
 import ugro.control_plane
 from ugro.common.clock import SYSTEM_CLOCK, Clock
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.testing.clock import FakeClock
 

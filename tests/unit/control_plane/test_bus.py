@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ugro.common.errors import InputError, StateError
-from ugro.common.models.event import Event, EventKind
+from ugro.common.models.event import Event
+from ugro.common.models.event_kind import EventKind
 from ugro.control_plane.bus import Bus, RoundOver
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import Unreachable
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.first_failure import FirstFailure
 from ugro.common.models.job_state import JobState
 from ugro.control_plane.controller.node_watch import remember

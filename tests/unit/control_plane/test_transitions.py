@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from ugro.common.models.code_version import CodeVersion
-from ugro.common.models.event import Event, EventKind
+from ugro.common.models.event import Event
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.first_failure import FirstFailure
 from ugro.common.models.job import Job, NodeShare, Placement, Rank, TakenBack, Wish
 from ugro.common.models.job_state import JobState

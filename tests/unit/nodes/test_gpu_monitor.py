@@ -23,7 +23,8 @@ from places import TESTS
 
 from ugro.common.config import NodeConfig
 from ugro.common.errors import CommandTimedOut, NodeRefused
-from ugro.common.models.node import GpuProcess, NodeView
+from ugro.common.models.gpu import GpuProcess
+from ugro.common.models.node import NodeView
 from ugro.nodes.remote.gpus.gpu_monitor import NO_ANSWER, PROBE_SCRIPT, look, parse_probe
 from ugro.nodes.transport import LocalTransport
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -84,7 +85,7 @@ async def with_consent(
     if body.fingerprint is None:
         return answer_to(NEEDED, plan=shown)
     try:
-        return await act(plan.model_copy(update={"fingerprint": body.fingerprint}))
+        return await act(replace(plan, fingerprint=body.fingerprint))
     except PlanChanged as error:
         return answer_to(error, plan=shown, changed=list(error.changed))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,7 @@ def _edited_by_hand(app: App, job: str, as_json: bool) -> EditPlan:
         try:
             changes = SpecChanges(fields=_read(text), whole=True)
             plan = app.call(PlanEdit(options=EditOptions(job=job, changes=changes)))
-            return plan.model_copy(update={"fingerprint": shown.fingerprint})
+            return replace(plan, fingerprint=shown.fingerprint)
         except UgroError as error:
             print_hanging("error: ", error.message, err=True, fg="red")
             if not confirm("Edit it again?", default=True):

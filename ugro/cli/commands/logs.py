@@ -84,8 +84,8 @@ def logs(
     asked: dict[str, Any] = {"job": job, "rank": rank, "tail": tail, "torchrun": torchrun, "setup": setup}
     asked |= {"attempt": attempt, "node": node, "since": since}
     if following:
-        return _until_ended(app, Follow.model_validate(asked))
-    request = ReadLogs.model_validate(asked)
+        return _until_ended(app, Follow(**asked))
+    request = ReadLogs(**asked)
     if as_json:
         print_json_list(line.as_json() for line in _lines(app, request))
     else:

@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -91,7 +92,7 @@ def _documents(app: App, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _until(gpu: GpuHistoryDocument, end: float) -> GpuHistoryDocument:
-    return gpu.model_copy(update={"samples": tuple(one for one in gpu.samples if one.at <= end)})
+    return replace(gpu, samples=tuple(one for one in gpu.samples if one.at <= end))
 
 
 def _log_ends(app: App, job: JobDocument) -> list[dict[str, Any]]:

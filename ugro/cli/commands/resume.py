@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import click
 
@@ -88,7 +89,7 @@ def resume(
     given = dict[str, bool]()
     if new_code:
         code, given = _new_code(app, job, yes, as_json)
-        options = options.model_copy(update={"code": code})
+        options = replace(options, code=code)
     plan = app.call(PlanResume(options=options))
     given |= _consent(plan, yes, told=not as_json or (sys.stdin.isatty() and not yes))
     resumed = app.call(Resume(plan=plan, answers=given))

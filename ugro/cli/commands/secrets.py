@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import click
+from pydantic import SecretStr
 
 from ugro.cli.app import App, command, json_option
 from ugro.cli.complete import complete_file, complete_secret
@@ -50,7 +51,7 @@ def set_(app: App, name: str, value: tuple[str, ...], from_env: bool, path: str 
             f"leave it out, and type it when it is asked for: ugro secret set {printable(name)}",
         )
     check_secret_name(name)
-    done = app.call(SetSecret.model_validate({"name": name, "value": _value(name, from_env, path)}))
+    done = app.call(SetSecret(name=name, value=SecretStr(_value(name, from_env, path))))
     if as_json:
         print_json(done.as_json())
         return

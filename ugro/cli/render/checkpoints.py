@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 from rich.text import Text
 
@@ -74,7 +75,7 @@ def not_saved(saved: SaveAnswer) -> NotSaved:
     """Return the error that a request without an answer ends in."""
     job = saved.job
     if saved.ended:
-        ended = state_in_words(job.model_copy(update={"state": saved.ended, "cancel_requested": False}))
+        ended = state_in_words(replace(job, state=saved.ended, cancel_requested=False))
         return NotSaved(f"{ended}, and left no new checkpoint", f"see: ugro status {job.id}")
     if saved.answer.heard:
         ago = duration(saved.answer.seconds)

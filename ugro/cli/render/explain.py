@@ -100,7 +100,7 @@ def _print_next(found: DiagnosisDocument) -> None:
     """Print what followed, or whether to retry and how to resume."""
     job = found if isinstance(found, FailureDocument) else None
     if job and (after := job.next_attempt):
-        print_hanging("then:   ", f"attempt {after.attempt} from {after.begins}: {after.state.value}")
+        print_hanging("then:   ", f"attempt {after.attempt} from {after.from_}: {after.state.value}")
     elif found.cause is not None:
         print_hanging("retry:  ", _retry(found))
     if job and job.resume:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 
 import click
@@ -150,7 +151,7 @@ class NowAndThen:
         if now < self._due or not self._shown.is_new(text := _newest(printable(begun.line.text), UNFINISHED_WIDTH)):
             return None
         self._due = now + UNFINISHED_SECONDS
-        return begun.line.model_copy(update={"text": text})
+        return replace(begun.line, text=text)
 
 
 class Stops:

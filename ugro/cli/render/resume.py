@@ -40,7 +40,7 @@ def tell_changes(plan: ResumePlan) -> None:
 def _code_in_words(job: JobDocument, found: CodeChanges) -> list[str]:
     """Return what is new in the code; the first `MOST_NAMED` changes by name."""
     directory = printable(job.code.directory)
-    named = [f"  {kind} {visible(name)}" for kind, names in found for name in names]
+    named = [f"  {kind} {visible(name)}" for kind, names in vars(found).items() for name in names]
     if not named:
         return [f"The code is the same: nothing differs in {directory}."]
     more = [f"  and {len(named) - MOST_NAMED} more"] if len(named) > MOST_NAMED else []

@@ -2,7 +2,9 @@
 
 from pathlib import PurePosixPath
 
+from ugro.common.models.place import Place
 from ugro.common.models.record import Record
+from ugro.common.text import position_in_words
 
 
 class FoundCheckpoint(Record):
@@ -35,16 +37,6 @@ class FoundCheckpoint(Record):
     model_parallel: int | None = None
     finished: bool = False
     weights_only: bool = False
-
-
-class Place(Record):
-    """The place of a checkpoint."""
-
-    node: str
-    path: str
-    """Absolute path; of kind `ranks` the folder of its files."""
-    files: tuple[str, ...] = ()
-    """Its files in that folder, of kind `ranks`."""
 
 
 class Checkpoint(Record):
@@ -106,8 +98,3 @@ class Checkpoint(Record):
         """Return its path on each node that has all of it."""
         tail = f"/{self.own_name}" if self.of_each_rank else ""
         return {} if self.split else {place.node: place.path + tail for place in self.places}
-
-
-def position_in_words(step: int | None, epoch: int | None) -> str:
-    """Return `step 20`, or `epoch 3` where no step is known."""
-    return f"epoch {epoch}" if step is None and epoch is not None else f"step {step}"

@@ -1,9 +1,11 @@
 """The code that a job runs."""
 
-from ugro.common.models.record import Record
+from __future__ import annotations
+
+from ugro.common.models.value import Value
 
 
-class CodeVersion(Record):
+class CodeVersion(Value):
     """The snapshot of the working directory that a job runs; git fields are `null` outside git."""
 
     directory: str

@@ -1,9 +1,11 @@
 """Which rank of an attempt failed first."""
 
-from ugro.common.models.record import Record
+from __future__ import annotations
+
+from ugro.common.models.value import Value
 
 
-class FirstFailure(Record):
+class FirstFailure(Value):
     """The rank that failed first, not the follow-on errors."""
 
     rank: int | None

@@ -1,23 +1,8 @@
 """Proposals after failures, with changed arguments."""
 
+from ugro.common.models.argument_change import ArgumentChange
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.record import Record
-
-
-class ArgumentChange(Record):
-    """One argument of a job's next attempt."""
-
-    name: str
-    """Its name."""
-    before: str | None
-    """Its value so far; `null`: it was not given."""
-    after: str
-    """Its new value."""
-
-    @property
-    def text(self) -> str:
-        """Return `--batch-size 8 → 4`."""
-        return f"{self.name} {self.before if self.before is not None else '(not given)'} → {self.after}"
 
 
 class Proposal(Record):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ugro.common.config import NodeConfig
 from ugro.common.errors import UgroError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job import Job
 from ugro.common.models.job_state import JobState
 from ugro.common.models.metrics import GpuSample

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ugro.common.errors import AnswerPending, LinkLost, NodeError, RecordNewer, SetupFailed, UgroError, Unreachable
 from ugro.common.job_spec import agent_of
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.first_failure import FirstFailure
 from ugro.common.models.job import Job, TakenBack, Wish
 from ugro.common.models.job_state import JobState

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ugro.common.config import Inventory
 from ugro.common.errors import AnswerPending, NodeError
 from ugro.common.models.drain import Drain, DrainOrigin
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job import Job
 from ugro.common.models.job_state import JobState
 from ugro.common.models.node import NodeView, Silence

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ugro.common.config import Inventory
 from ugro.common.errors import InternalError, RecordNewer, StateLocked, UgroError
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job import Job
 from ugro.common.models.job_state import JobState
 from ugro.common.troubles import Troubles, trouble_of

@@ -8,7 +8,7 @@ from functools import partial
 from ugro.common.config import Inventory
 from ugro.common.errors import InputError, RecordNewer, UgroError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job import Job, Wish
 from ugro.common.models.job_state import JobState
 from ugro.common.models.proposal import Proposal

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ugro.common.job_spec import JobSpec
+from ugro.common.models.argument_change import ArgumentChange
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Attempt, Job
 from ugro.common.models.job_state import JobState
-from ugro.common.models.proposal import ArgumentChange
 from ugro.common.text import duration, some
 from ugro.control_plane.diagnosis.causes import CAUSES
 

@@ -10,7 +10,7 @@ from tinydb import TinyDB
 
 from ugro.common.clock import Clock
 from ugro.common.errors import RecordNewer, StateError
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.control_plane.metadata_store.cluster_file import ClusterFile, has_index, is_damaged, storage_of
 from ugro.control_plane.metadata_store.drains import take_drains
 from ugro.control_plane.metadata_store.job_index import Indexed, JobIndex

@@ -17,7 +17,8 @@ from ugro.common.config import NodeConfig
 from ugro.common.errors import RecordUnreadable
 from ugro.common.files import write_atomic
 from ugro.common.models.drain import Drain
-from ugro.common.models.event import Event, EventKind
+from ugro.common.models.event import Event
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.node import NodeView, Silence
 from ugro.control_plane.metadata_store.cluster_file import is_certain
 from ugro.control_plane.metadata_store.cluster_tables import ClusterTables

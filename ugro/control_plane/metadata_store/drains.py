@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from tinydb import TinyDB
 
 from ugro.common.models.drain import Drain, DrainOrigin
-from ugro.common.models.event import Event, EventKind
+from ugro.common.models.event import Event
+from ugro.common.models.event_kind import EventKind
 from ugro.control_plane.metadata_store.records import known_part
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from ugro.common.errors import RecordUnreadable, StateError
 from ugro.common.files import write_atomic
 from ugro.common.job_spec import JOB_ID, JobSpec
-from ugro.common.models.event import Event, EventKind
+from ugro.common.models.event import Event
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job import Job
 from ugro.common.paths import JOBS, JobFiles
 from ugro.common.text import printable

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ugro.common.clock import Clock
@@ -16,7 +17,8 @@ from ugro.common.files import write_atomic
 from ugro.common.job_names import LAST, LAST_FAILED, is_pattern, matches, number_in
 from ugro.common.job_spec import JOB_ID, JobSpec
 from ugro.common.models.code_version import CodeVersion
-from ugro.common.models.event import Event, EventKind
+from ugro.common.models.event import Event
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job import Job, Summary, SweepPart
 from ugro.common.models.job_state import JobState
 from ugro.common.paths import JobFiles
@@ -389,7 +391,7 @@ def _masked(job: Job, mask: Callable[[str], str]) -> Job:
     return job.changed(
         reason=mask(job.reason),
         alert=job.alert and mask(job.alert),
-        first_failure=failure and failure.model_copy(update={"message": mask(failure.message)}),
+        first_failure=failure and replace(failure, message=mask(failure.message)),
         taken_back=back and back.model_copy(update={"reason": mask(back.reason)}),
     )
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from ugro.common.clock import Clock
 from ugro.common.errors import UgroError
 from ugro.common.files import write_atomic
-from ugro.common.models.outputs import OutputsRecord, OutputsState
+from ugro.common.models.outputs import OutputsRecord
+from ugro.common.models.outputs_state import OutputsState
 from ugro.common.paths import JobFiles
 from ugro.control_plane.metadata_store.cluster_tables import ClusterTables
 from ugro.control_plane.metadata_store.records import read_record, state_errors

@@ -18,9 +18,9 @@ from enum import StrEnum
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import InputError, NodeError, RecordUnreadable, StateError, UgroError
 from ugro.common.models.checkpoint import Checkpoint
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job import Job, Summary
-from ugro.common.models.outputs import OutputsState
+from ugro.common.models.outputs_state import OutputsState
 from ugro.common.models.owed import Owed
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore, ran_at

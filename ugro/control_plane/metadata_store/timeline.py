@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ugro.common.clock import SYSTEM_CLOCK, Clock
 from ugro.common.files import append_line
-from ugro.common.models.event import Event, EventKind
+from ugro.common.models.event import Event
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.record import Record
 from ugro.common.paths import JOBS, JobFiles
 from ugro.control_plane.metadata_store.records import read_lines, read_tail, state_errors, whole_lines

@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from ugro.common.models.node import Gpu, NodeView
-from ugro.common.models.proposal import ArgumentChange
+from ugro.common.models.argument_change import ArgumentChange
+from ugro.common.models.gpu import Gpu
+from ugro.common.models.node import NodeView
 from ugro.common.models.record import Record
 from ugro.common.text import count, printable, size, some
 from ugro.control_plane.preflight.findings import Level

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from ugro.common.models.node import Gpu, NodeView
+from ugro.common.models.gpu import Gpu
+from ugro.common.models.node import NodeView
 from ugro.common.text import size
 from ugro.control_plane.preflight.findings import Remark, info, ok, problem, warning
 from ugro.nodes.remote.checkup.checkup import PythonFacts

@@ -12,8 +12,9 @@ from types import MappingProxyType
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import CommandTimedOut, LinkLost, NodeError, Unreachable
 from ugro.common.models.drain import Drain
+from ugro.common.models.gpu import Gpu, GpuProcess
 from ugro.common.models.job import Job, NodeShare, Placement
-from ugro.common.models.node import Gpu, GpuProcess, NodeView
+from ugro.common.models.node import NodeView
 from ugro.common.text import printable, size
 from ugro.control_plane.resource_manager.tenants import NO_TENANTS, Tenants, undeclared_mib
 from ugro.control_plane.resource_manager.twins import REMEDY, shared_gpus, twins

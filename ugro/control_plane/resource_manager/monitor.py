@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from ugro.common.errors import NodeError
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
+from ugro.common.models.gpu import Gpu
 from ugro.common.models.job import Job, Rank
 from ugro.common.models.metrics import GpuLook, GpuSample
-from ugro.common.models.node import Gpu, NodeView, Silence
+from ugro.common.models.node import NodeView, Silence
 from ugro.control_plane.resource_manager.governor import foreign_processes, has_display_at_most, program
 from ugro.control_plane.resource_manager.tenants import tenants, used_by
 from ugro.nodes.remote.owner.owner import is_same_master

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from ugro.common.models.gpu import Gpu, GpuProcess
 from ugro.common.models.job import GpuPart, Job
-from ugro.common.models.node import Gpu, GpuProcess, NodeView
+from ugro.common.models.node import NodeView
 from ugro.common.text import size
 
 MOST_SHARERS = 4

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ugro.common.errors import InputError
-from ugro.common.models.proposal import ArgumentChange
+from ugro.common.models.argument_change import ArgumentChange
 
 TRAINER_PARSERS = ("HfArgumentParser", "TrainingArguments", "LightningCLI")
 """Parsers that read options which the script's own text does not name."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ugro.common.errors import InputError, JobFailed, NodeError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job import Job, LimitMark
 from ugro.common.models.job_state import JobState
 from ugro.common.models.run import RunFiles

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from weakref import WeakKeyDictionary
 
-from ugro.common.models.node import Gpu, NodeView
+from ugro.common.models.gpu import Gpu
+from ugro.common.models.node import NodeView
 from ugro.common.models.run import RunFiles
 from ugro.common.paths import RunPaths
 from ugro.nodes.remote.bundle import load

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Any, ClassVar
-
-from pydantic import Field
 
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job_state import JobState
@@ -34,8 +33,8 @@ class SpecChanges(Document):
     is not given gets its default. `settings` change single arguments of the script by name, `args` replaces them all.
     """
 
-    fields: dict[str, Any] = Field(default_factory=dict)
-    settings: dict[str, str] = Field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
     args: tuple[str, ...] | None = None
     whole: bool = False
 

@@ -1,63 +1,31 @@
 """What all requests and documents share."""
 
-import base64
-from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
+from __future__ import annotations
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from typing import Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
+
+from ugro.common.models.value import Value
+from ugro.service.schemas.codec import Bytes, Moment, iso, to_json
+
+__all__ = ["Bytes", "Document", "ErrorDocument", "Moment", "Notice", "Request", "Stream", "answer_to", "iso"]
 
 Answer = TypeVar("Answer", covariant=True)
 
 
-def iso(at: float | None) -> str | None:
-    """Return seconds since the epoch as ISO 8601 in UTC, with milliseconds; None for what no calendar has."""
-    try:
-        return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-    except (OverflowError, ValueError, OSError):
-        return None
-
-
-def _seconds(at: Any) -> Any:
-    return datetime.fromisoformat(at).timestamp() if isinstance(at, str) else at
-
-
-Moment = Annotated[float, BeforeValidator(_seconds), PlainSerializer(iso, return_type=str | None)]
-"""A point in time: seconds since the epoch here, ISO 8601 in UTC in JSON."""
-
-
-def _decoded(data: Any) -> Any:
-    return base64.b64decode(data) if isinstance(data, str) else data
-
-
-def _encoded(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-Bytes = Annotated[bytes, BeforeValidator(_decoded), PlainSerializer(_encoded, return_type=str, when_used="json")]
-"""Any bytes: base64 in JSON."""
-
-
-class Document(BaseModel):
+class Document(Value):
     """Base of all documents: immutable; in JSON each field is there, `null` where nothing is known."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     def as_json(self) -> dict[str, Any]:
         """Return the stable JSON form."""
-        return self.model_dump(mode="json", by_alias=True)
+        form: dict[str, Any] = to_json(self)
+        return form
 
 
-class _Answered(BaseModel, Generic[Answer]):
+class _Answered(Value, Generic[Answer]):
     """Base of what is answered by the type in a subclass's brackets, which `answer_to` returns."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
     function: ClassVar[str]
     here: ClassVar[bool] = False
-
-    @classmethod
-    def __class_getitem__(cls, answer: Any) -> Any:
-        """Only note the answer: pydantic would make one more model, which is slow, for a type that no field has."""
-        return super(BaseModel, cls).__class_getitem__(answer)  # type: ignore[misc]
 
 
 class Request(_Answered[Answer]):

@@ -2,14 +2,13 @@
 
 from typing import Annotated
 
-from pydantic import PlainValidator
-
 from ugro.service.schemas.base import Document
+from ugro.service.schemas.codec import AnyText
 
 SEND = "send"
 """The question whether much code is sent to every node."""
 
-FileName = Annotated[str, PlainValidator(str)]
+FileName = Annotated[str, AnyText()]
 """A name of a file, as the disk has it, or a text with one: bytes that are no UTF-8 are surrogates there."""
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from annotated_types import Ge, Le
 
 from ugro.service.schemas.base import Document, Request, Stream
 from ugro.service.schemas.maintenance import CommandEnd, CommandOutput
 
-Port = Annotated[int, Field(ge=1, le=65535)]
+Port = Annotated[int, Ge(1), Le(65535)]
 
 
 class Execute(Stream[CommandOutput | CommandEnd]):
@@ -82,5 +82,5 @@ class Forward(Stream[Forwarding]):
     target: str
     rank: int | None = None
     node: str | None = None
-    local_port: Annotated[int, Field(ge=0, le=65535)]
+    local_port: Annotated[int, Ge(0), Le(65535)]
     remote_port: Port

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import ClassVar
-
-from pydantic import ConfigDict, Field
 
 from ugro.common.models.job_state import JobState
 from ugro.service.schemas.base import Document, Moment, Request
@@ -29,7 +28,7 @@ class DiagnosisDocument(Document):
     """What happened, in a sentence."""
     where: str | None = None
     """File and line of the script."""
-    facts: dict[str, str] = Field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
     """Details by name, such as sizes and addresses."""
     consequences: int = 0
     """Number of errors that only followed from this."""
@@ -62,15 +61,13 @@ class LastCheckpointDocument(Document):
 class NextAttemptDocument(Document):
     """The attempt that followed one."""
 
-    model_config = ConfigDict(populate_by_name=True)
-
     attempt: int
     state: JobState
     step: int | None
     """Step that it began from."""
     epoch: int | None
     """Epoch that it began from."""
-    begins: str = Field(alias="from")
+    from_: str
     """Where it began, in words."""
 
 

@@ -1,15 +1,20 @@
 """Documents of jobs, their attempts, ranks, checkpoints and events."""
 
-from typing import Any, Self
+from __future__ import annotations
 
-from ugro.common.models.checkpoint import Checkpoint, Place, position_in_words
+from typing import TYPE_CHECKING, Any, Self
+
 from ugro.common.models.code_version import CodeVersion
-from ugro.common.models.event import Event
 from ugro.common.models.first_failure import FirstFailure
 from ugro.common.models.job_state import JobState, RankState
-from ugro.common.models.outputs import OutputsState
-from ugro.common.models.record import Record
+from ugro.common.models.outputs_state import OutputsState
+from ugro.common.models.place import Place
+from ugro.common.text import position_in_words
 from ugro.service.schemas.base import Document, ErrorDocument, Moment
+
+if TYPE_CHECKING:
+    from ugro.common.models.checkpoint import Checkpoint
+    from ugro.common.models.event import Event
 
 
 class RankDocument(Document):
@@ -172,7 +177,8 @@ class CheckpointDocument(Document):
     @classmethod
     def of(cls, checkpoint: Checkpoint, **more: Any) -> Self:
         """Return the document of a checkpoint; `more` are the fields that a subclass adds."""
-        return cls.model_validate(_fields(checkpoint) | {"whole": checkpoint.problem is None} | more)
+        known = {name: getattr(checkpoint, name) for name in type(checkpoint).model_fields}
+        return cls(**known, whole=checkpoint.problem is None, **more)
 
     @property
     def position(self) -> int | None:
@@ -338,8 +344,3 @@ class JobDocument(Document):
     """How far it is while it runs; `null`: not known."""
     outputs: OutputsDocument | None
     """The files that it declares as its results; `null`: it declares none."""
-
-
-def _fields(record: Record) -> dict[str, Any]:
-    """The fields of a record as they are; those that are records themselves are read from their attributes."""
-    return {name: getattr(record, name) for name in type(record).model_fields}

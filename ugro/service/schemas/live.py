@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import field, replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from annotated_types import Ge
 
 from ugro.common.models.job_state import JobState
 from ugro.service.schemas.base import Document, ErrorDocument, Moment, Stream
@@ -19,6 +20,8 @@ TEXT_SHOWN = 160
 
 class LiveGpu(Document):
     """A GPU as its node last showed it. What the driver does not say is `null`."""
+
+    left_out_where_empty: ClassVar[frozenset[str]] = frozenset({"jobs"})  # every update has every GPU
 
     index: int | None
     """The driver's index."""
@@ -42,11 +45,6 @@ class LiveGpu(Document):
     def holders(self) -> tuple[str, ...]:
         """Ids of the jobs that hold it."""
         return self.jobs or ((self.job,) if self.job else ())
-
-    @model_serializer(mode="wrap")
-    def _in_short(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Every update has every GPU, so what few of them have is left out of the others."""
-        return {key: value for key, value in written(self).items() if key != "jobs" or value}
 
 
 class LiveNode(Document):
@@ -95,6 +93,8 @@ class LiveProgress(Document):
 class LiveJob(Document):
     """A job in short."""
 
+    left_out_where_empty: ClassVar[frozenset[str]] = frozenset({"sweep"})  # every view has every job
+
     id: str
     name: str
     """Its name."""
@@ -122,11 +122,6 @@ class LiveJob(Document):
     """The user who submitted it; `null`: not recorded."""
     sweep: str | None = None
     """Id of the sweep that it is part of; of a job by itself it is left out."""
-
-    @model_serializer(mode="wrap")
-    def _in_short(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Every view has every job, and few are part of a sweep."""
-        return {key: value for key, value in written(self).items() if key != "sweep" or value}
 
 
 class LiveSweep(Document):
@@ -188,7 +183,7 @@ class LiveView(Document):
     """Ids of the queued jobs, in the order of their turns."""
     proposals: dict[str, LiveProposal]
     """By job."""
-    sweeps: dict[str, LiveSweep] = Field(default_factory=dict)
+    sweeps: dict[str, LiveSweep] = field(default_factory=dict)
     """By id: those that a job of the view is part of."""
     links: dict[str, LiveLink]
     """By `SOURCE>TARGET BACKEND`."""
@@ -197,12 +192,12 @@ class LiveView(Document):
 
     def with_changes(self, changes: LiveChanges) -> Self:
         """Return the view after these changes."""
-        now: dict[str, object] = {"at": changes.at}
+        now: dict[str, Any] = {"at": changes.at}
         now |= {name: new for name in ("attended", "queue") if (new := getattr(changes, name)) is not None}
         for name in COLLECTIONS:
             items = getattr(self, name) | getattr(changes, name)
             now[name] = {key: item for key, item in items.items() if item is not None}
-        return self.model_copy(update=now)
+        return replace(self, **now)
 
 
 COLLECTIONS = ("nodes", "jobs", "proposals", "sweeps", "links", "problems")
@@ -217,12 +212,12 @@ class LiveChanges(Document):
     """`null`: as before."""
     queue: tuple[str, ...] | None = None
     """`null`: as before."""
-    nodes: dict[str, LiveNode | None] = Field(default_factory=dict)
-    jobs: dict[str, LiveJob | None] = Field(default_factory=dict)
-    proposals: dict[str, LiveProposal | None] = Field(default_factory=dict)
-    sweeps: dict[str, LiveSweep | None] = Field(default_factory=dict)
-    links: dict[str, LiveLink | None] = Field(default_factory=dict)
-    problems: dict[str, ErrorDocument | None] = Field(default_factory=dict)
+    nodes: dict[str, LiveNode | None] = field(default_factory=dict)
+    jobs: dict[str, LiveJob | None] = field(default_factory=dict)
+    proposals: dict[str, LiveProposal | None] = field(default_factory=dict)
+    sweeps: dict[str, LiveSweep | None] = field(default_factory=dict)
+    links: dict[str, LiveLink | None] = field(default_factory=dict)
+    problems: dict[str, ErrorDocument | None] = field(default_factory=dict)
 
 
 class LiveSnapshot(Document):
@@ -241,7 +236,7 @@ class LiveDelta(Document):
     data: LiveChanges
 
 
-LiveUpdate = Annotated[LiveSnapshot | LiveDelta, Field(discriminator="type")]
+LiveUpdate = LiveSnapshot | LiveDelta
 
 
 class Watch(Stream[LiveUpdate]):
@@ -249,4 +244,4 @@ class Watch(Stream[LiveUpdate]):
 
     function: ClassVar[str] = "live.watch"
     repeatable: ClassVar[bool] = True
-    every: float = Field(default=2.0, ge=0.2)
+    every: Annotated[float, Ge(0.2)] = 2.0

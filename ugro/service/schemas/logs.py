@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import field, replace
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field
+from annotated_types import Ge, Le
 
 from ugro.common.masking import Masker
 from ugro.service.schemas.base import Document, ErrorDocument, Request, Stream
+from ugro.service.schemas.codec import Matches
 from ugro.service.schemas.ending import JobProgress
 from ugro.service.schemas.jobs import JobDocument
 
-Position = dict[Annotated[str, Field(pattern=r"^(rank|node|setup)-\d{1,9}\.log$")], Annotated[int, Field(ge=0)]]
+Position = dict[Annotated[str, Matches(r"^(rank|node|setup)-\d{1,9}\.log$")], Annotated[int, Ge(0)]]
 """How far logs were read: bytes by `rank-N.log`, and by `node-N.log` for torchrun's own of a node rank, or by
 `setup-N.log` for what the setup command says there."""
 
@@ -35,7 +37,7 @@ class LogLine(Document):
     def masked(self, masker: Masker) -> Self:
         """Return it without secrets. A line that is longer than those that are read as one was cut."""
         cut = len(self.text) >= LONG
-        return self.model_copy(update={"text": masker.cut(self.text, cut, cut)})
+        return replace(self, text=masker.cut(self.text, cut, cut))
 
 
 class LogLines(Document):
@@ -48,7 +50,7 @@ class LogLines(Document):
     lines: tuple[LogLine, ...]
     nodes: tuple[str, ...]
     explains: bool = False
-    position: Position = Field(default_factory=dict)
+    position: Position = field(default_factory=dict)
     """How far the logs were read with them."""
 
 
@@ -59,7 +61,7 @@ class LogsEnd(Document):
     job: JobDocument
     missing: str | None
     unreadable: tuple[ErrorDocument, ...]
-    position: Position = Field(default_factory=dict)
+    position: Position = field(default_factory=dict)
     """How far the logs were read."""
 
 
@@ -86,8 +88,8 @@ class UnfinishedLine(Document):
 
     def masked(self, masker: Masker) -> Self:
         """Return it without secrets, and without the beginning of one."""
-        line = self.line.model_copy(update={"text": masker.cut(self.line.text, False, True)})
-        return self.model_copy(update={"line": line})
+        line = replace(self.line, text=masker.cut(self.line.text, False, True))
+        return replace(self, line=line)
 
 
 class JobUpdate(JobProgress):
@@ -100,8 +102,8 @@ class JobUpdate(JobProgress):
     unfinished: UnfinishedLine | None = None
 
 
-LogUpdate = Annotated[LogLines | LogsEnd, Field(discriminator="kind")]
-FollowUpdate = Annotated[LogLines | LogsEnd | JobUpdate, Field(discriminator="kind")]
+LogUpdate = LogLines | LogsEnd
+FollowUpdate = LogLines | LogsEnd | JobUpdate
 
 
 class ReadLogs(Stream[LogUpdate]):
@@ -145,8 +147,8 @@ class Follow(Stream[FollowUpdate]):
         """Return the request for what comes after an item, of the same attempt."""
         position = self.position if self.tail is not None else self.position or {}
         if isinstance(item, JobUpdate):
-            return self.model_copy(update={"attempt": item.job.attempt, "position": position})
-        return self.model_copy(update={"position": {**(position or {}), **item.position}})
+            return replace(self, attempt=item.job.attempt, position=position)
+        return replace(self, position={**(position or {}), **item.position})
 
 
 # --- pages of one log, and a search in it ----------------------------------------------------------------------------
@@ -155,11 +157,9 @@ class Follow(Stream[FollowUpdate]):
 class Span(Document):
     """A part of a line that has one style."""
 
-    model_config = ConfigDict(populate_by_name=True)
-
     text: str
     """Its text."""
-    style: str = Field(alias="class")
+    class_: str
     """Names with spaces between: `bold`, `dim`, `italic`, `underline`, `inverse`, `strike`, `fg-COLOUR`, `bg-COLOUR`.
 
     COLOUR is `black`, `red`, `green`, `yellow`, `blue`, `magenta`, `cyan`, `white`, or one of them after `bright-`;
@@ -190,8 +190,8 @@ class NumberedLine(Document):
         text = masker.cut(self.text, self.before > 0, self.after > 0)
         spans = self.spans
         if text != self.text and spans:  # a value may begin in one span and end in another
-            spans = (Span.model_validate({"text": text, "class": ""}),)
-        return self.model_copy(update={"text": text, "spans": spans})
+            spans = (Span(text=text, class_=""),)
+        return replace(self, text=text, spans=spans)
 
 
 class LogPart(Document):
@@ -237,10 +237,10 @@ class PageOfLog(Request[LogPage]):
 
     function: ClassVar[str] = "log_pages.page"
     job: str
-    rank: int = Field(default=0, ge=0)
+    rank: Annotated[int, Ge(0)] = 0
     attempt: int | None = None
-    from_line: int | None = Field(default=None, ge=1)
-    count: int = Field(default=200, ge=1, le=1000)
+    from_line: Annotated[int, Ge(1)] | None = None
+    count: Annotated[int, Ge(1), Le(1000)] = 200
     direction: Literal["forward", "backward"] = "forward"
 
 
@@ -254,8 +254,8 @@ class SearchLog(Request[LogHits]):
     function: ClassVar[str] = "log_pages.search"
     job: str
     query: str
-    rank: int = Field(default=0, ge=0)
+    rank: Annotated[int, Ge(0)] = 0
     attempt: int | None = None
     regex: bool = False
-    from_offset: int = Field(default=0, ge=0)
-    limit: int = Field(default=100, ge=1, le=1000)
+    from_offset: Annotated[int, Ge(0)] = 0
+    limit: Annotated[int, Ge(1), Le(1000)] = 100

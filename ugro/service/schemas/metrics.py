@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field
+from annotated_types import Ge, Le
 
 from ugro.common.models.metrics import Axis, SeriesSource
 from ugro.service.schemas.base import Document, Request
@@ -89,7 +89,7 @@ class Metrics(Request[MetricsDocument]):
     job: str
     names: tuple[str, ...] = ()
     x: Axis = Axis.STEP
-    pixels: int | None = Field(None, ge=1, le=100_000)
+    pixels: Annotated[int, Ge(1), Le(100_000)] | None = None
     start: float | None = None
     end: float | None = None
     attempts: tuple[int, ...] = ()

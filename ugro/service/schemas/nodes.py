@@ -1,6 +1,6 @@
 """Documents of nodes and their GPUs."""
 
-from ugro.common.models.node import Gpu
+from ugro.common.models.gpu import Gpu
 from ugro.service.schemas.base import Document, ErrorDocument, Moment
 
 

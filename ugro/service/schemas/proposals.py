@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from ugro.common.models.argument_change import ArgumentChange
 from ugro.common.models.job_state import JobState
-from ugro.common.models.proposal import ArgumentChange
 from ugro.service.plan import Plan
 from ugro.service.schemas.base import Document, Moment, Request
 from ugro.service.schemas.jobs import CheckpointDocument, JobDocument

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import ClassVar
 
-from pydantic import Field
-
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.proposal import ArgumentChange
+from ugro.common.models.argument_change import ArgumentChange
 from ugro.service.plan import Plan
 from ugro.service.schemas.base import Document, Request
 from ugro.service.schemas.code import CodeDocument, FileName
@@ -43,7 +42,7 @@ class ResumeOptions(Document):
 
     job: str
     step: int | None = None
-    settings: dict[str, str] = Field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
     nodes: str | None = None
     time_limit: float | None = None
     directory: str | None = None

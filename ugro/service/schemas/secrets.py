@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, PlainSerializer, SecretStr
+from pydantic import PlainSerializer, SecretStr
 
 from ugro.service.schemas.base import Document, Moment, Request
 
@@ -49,7 +49,7 @@ class SecretChange(Document):
 class SetSecret(Request[SecretChange]):
     """Keep a value under a name, in place of the one before."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, hide_input_in_errors=True)
+    __pydantic_config__: ClassVar[dict[str, Any]] = {**Request.__pydantic_config__, "hide_input_in_errors": True}
     function: ClassVar[str] = "secrets.set_secret"
     name: str
     value: Value

@@ -9,7 +9,8 @@ from ugro.common.files import append_line
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.code_version import CodeVersion
 from ugro.common.models.drain import DrainOrigin
-from ugro.common.models.event import Event, EventKind
+from ugro.common.models.event import Event
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job_state import JobState
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.testing import builders

@@ -16,7 +16,7 @@ import pytest
 from ugro.common import troubles
 from ugro.common.errors import InternalError, NodeRefused, UgroError
 from ugro.common.log import path_of
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job import Job
 from ugro.common.models.job_state import JobState
 from ugro.control_plane.controller import placing, tick

@@ -17,7 +17,7 @@ import pytest
 from ugro.common.errors import InputError, StateLocked
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.code_version import CodeVersion
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job import Job, NodeShare, Placement, Rank
 from ugro.common.models.job_state import JobState, RankState
 from ugro.control_plane.metadata_store import MetadataStore

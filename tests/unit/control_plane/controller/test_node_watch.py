@@ -12,7 +12,7 @@ from ugro.common.files import append_line
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.code_version import CodeVersion
 from ugro.common.models.drain import Drain, DrainOrigin
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.control_plane.controller.node_watch import drain_departed
 from ugro.control_plane.metadata_store import MetadataStore
 

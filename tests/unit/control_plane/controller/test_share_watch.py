@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
+from ugro.common.models.gpu import GpuProcess
 from ugro.common.models.job import GpuPart, Job, NodeShare, Placement, Rank
 from ugro.common.models.job_state import JobState
-from ugro.common.models.node import GpuProcess, NodeView
+from ugro.common.models.node import NodeView
 from ugro.common.models.run import RankFiles, RunFiles
 from ugro.control_plane.controller.share_watch import report_excess
 from ugro.control_plane.failure_handler.watchdog.watch import sights

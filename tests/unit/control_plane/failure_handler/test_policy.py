@@ -10,12 +10,12 @@ from tests.unit.control_plane.failure_handler.recovery.test_next_attempt import 
 from ugro.common.causes import CAUSES
 from ugro.common.errors import InputError
 from ugro.common.job_spec import FailurePolicy, JobSpec
+from ugro.common.models.argument_change import ArgumentChange
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.drain import Drain
 from ugro.common.models.first_failure import FirstFailure
 from ugro.common.models.job import Attempt, Job, Wish
 from ugro.common.models.job_state import JobState
-from ugro.common.models.proposal import ArgumentChange
 from ugro.control_plane.diagnosis import causes
 from ugro.control_plane.failure_handler.handler import FailureHandler, proposal_in_words
 from ugro.control_plane.failure_handler.retry import decide, trouble

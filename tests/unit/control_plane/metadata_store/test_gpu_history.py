@@ -9,8 +9,8 @@ import pytest
 
 from ugro.cli.render.history import BLOCKS, GAP, buckets, sparkline, used_by
 from ugro.common.errors import StateError
+from ugro.common.models.gpu import Gpu, GpuProcess
 from ugro.common.models.metrics import GpuLook
-from ugro.common.models.node import Gpu, GpuProcess
 from ugro.control_plane.metadata_store import gpu_history
 from ugro.control_plane.metadata_store.gpu_history import GpuHistory, Tier
 from ugro.control_plane.resource_manager.monitor import PROGRAM_LENGTH, looks

@@ -11,7 +11,7 @@ import pytest
 from ugro.common.errors import InputError, StateError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.code_version import CodeVersion
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job_state import JobState
 from ugro.control_plane import transitions
 from ugro.control_plane.metadata_store import MetadataStore

@@ -10,7 +10,8 @@ import pytest
 
 from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused, Unreachable
-from ugro.common.models.node import Gpu, GpuProcess, NodeView
+from ugro.common.models.gpu import Gpu, GpuProcess
+from ugro.common.models.node import NodeView
 from ugro.control_plane.preflight import Finding, Level, Report, judge, judge_state
 from ugro.control_plane.preflight.network_report import RankFacts, hung, idle_gpus, last_words, slow_links
 from ugro.control_plane.preflight.software import compare_gpus, fits

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ugro.common.models.node import Gpu, NodeView
-from ugro.common.models.proposal import ArgumentChange
+from ugro.common.models.argument_change import ArgumentChange
+from ugro.common.models.gpu import Gpu
+from ugro.common.models.node import NodeView
 from ugro.control_plane.preflight.gpu_verdicts import (
     GpuVerdict,
     Sized,

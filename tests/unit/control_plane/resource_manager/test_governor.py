@@ -10,9 +10,10 @@ import pytest
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import HostKeyUnknown, NodeError, Unreachable
 from ugro.common.models.drain import Drain
+from ugro.common.models.gpu import Gpu, GpuProcess
 from ugro.common.models.job import NodeShare, Placement
 from ugro.common.models.job_state import JobState
-from ugro.common.models.node import Gpu, GpuProcess, NodeView
+from ugro.common.models.node import NodeView
 from ugro.control_plane.resource_manager.governor import Capacity, Slot, capacities, leases
 from ugro.testing import builders
 from ugro.testing.builders import gpu

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ugro.common.errors import Unreachable
+from ugro.common.models.gpu import Gpu, GpuProcess
 from ugro.common.models.job import NodeShare, Placement, Rank
-from ugro.common.models.node import Gpu, GpuProcess, NodeView, Silence
+from ugro.common.models.node import NodeView, Silence
 from ugro.control_plane.resource_manager.monitor import news, peak, samples, silences
 from ugro.testing import builders
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ugro.common.config import Inventory, NodeConfig
+from ugro.common.models.gpu import Gpu, GpuProcess
 from ugro.common.models.job import GpuPart, Job, NodeShare, Placement, Rank
 from ugro.common.models.job_state import JobState
-from ugro.common.models.node import Gpu, GpuProcess
 from ugro.control_plane.resource_manager.governor import Capacity, capacities, holders, leases
 from ugro.control_plane.resource_manager.monitor import looks, samples
 from ugro.control_plane.resource_manager.tenants import CUDA_MIB, excess_in_words, part_of_gpu, tenants, undeclared_mib

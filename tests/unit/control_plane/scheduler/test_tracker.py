@@ -10,9 +10,10 @@ from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeError, Unreachable
 from ugro.common.job_spec import agent_of
 from ugro.common.models.first_failure import FirstFailure
+from ugro.common.models.gpu import GpuProcess
 from ugro.common.models.job import Job, NodeShare, Placement
 from ugro.common.models.job_state import JobState, RankState
-from ugro.common.models.node import GpuProcess, NodeView
+from ugro.common.models.node import NodeView
 from ugro.common.models.run import Effort, RankFiles, RunFiles
 from ugro.control_plane.failure_handler.blame import LATE_LEAVER_PATIENCE, Inquiry, is_symptom, node_addresses
 from ugro.control_plane.scheduler.tracker import (

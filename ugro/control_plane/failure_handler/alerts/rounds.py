@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateLocked, UgroError
 from ugro.common.files import file_skew, write_atomic
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job import Job
 from ugro.control_plane.failure_handler.alerts import FILE, rules
 from ugro.control_plane.failure_handler.alerts.rules import AlertMemory, AlertSources

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pydantic import Field
 
 from ugro.common.config import NodeConfig
-from ugro.common.models.event import Event, EventKind
+from ugro.common.models.event import Event
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job import Job
 from ugro.common.models.node import NodeView, Silence
 from ugro.common.models.record import Record

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ugro.common.errors import InputError
+from ugro.common.models.argument_change import ArgumentChange
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Job
-from ugro.common.models.proposal import ArgumentChange
 from ugro.control_plane.metadata_store.checkpoint_store import newest_whole, with_copies
 from ugro.control_plane.metadata_store.log_ends import rank_log
 from ugro.control_plane.training_metrics.steps import Progress, last_progress

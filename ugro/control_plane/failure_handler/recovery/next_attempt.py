@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
+from ugro.common.models.argument_change import ArgumentChange
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Job
-from ugro.common.models.proposal import ArgumentChange
 from ugro.common.text import duration
 from ugro.control_plane import transitions
 from ugro.control_plane.scheduler.arguments import TRAINER_PARSERS, declared, options_of, with_changes

@@ -9,8 +9,8 @@ import ast
 from collections.abc import Mapping, Sequence
 
 from ugro.common.job_spec import JobSpec
+from ugro.common.models.argument_change import ArgumentChange
 from ugro.common.models.job import Job, NodeShare
-from ugro.common.models.proposal import ArgumentChange
 from ugro.control_plane.resource_manager.governor import Capacity
 from ugro.control_plane.scheduler.arguments import find, options_of, plain
 

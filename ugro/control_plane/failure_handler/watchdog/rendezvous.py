@@ -7,6 +7,7 @@ whether it reaches the meeting point, and records what is in the way as the job'
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ugro.common.errors import NodeError
 from ugro.common.job_spec import agent_of
@@ -63,7 +64,7 @@ def blamed(failure: FirstFailure, job: Job, unreached: Unreached) -> FirstFailur
     if not unreached:
         return failure
     words = f"{_unreached_in_words(unreached, _meeting_point(job))}: a firewall, or another network? {CHECK}"
-    return failure.model_copy(update={"rank": None, "node": unreached[0][0], "message": words})
+    return replace(failure, rank=None, node=unreached[0][0], message=words)
 
 
 def _meeting_point(job: Job) -> str:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable
 from ugro.common.files import write_atomic
 from ugro.common.job_spec import JobSpec
+from ugro.common.models.gpu import Gpu
 from ugro.common.models.job import Job
-from ugro.common.models.node import Gpu, NodeView
+from ugro.common.models.node import NodeView
 from ugro.common.models.run import RankFiles, RunFiles
 from ugro.common.text import count, duration
 from ugro.control_plane import transitions

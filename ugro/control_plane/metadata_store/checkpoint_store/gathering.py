@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ugro.common.errors import InputError
-from ugro.common.models.checkpoint import Checkpoint, FoundCheckpoint, Place
+from ugro.common.models.checkpoint import Checkpoint, FoundCheckpoint
+from ugro.common.models.place import Place
 from ugro.common.text import count
 from ugro.control_plane.metadata_store.checkpoint_store.lineage import (
     CLOCK_SLACK,

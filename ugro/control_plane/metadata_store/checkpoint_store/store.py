@@ -13,9 +13,10 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import NodeError
 from ugro.common.files import write_atomic
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.checkpoint import Checkpoint, FoundCheckpoint, Place
+from ugro.common.models.checkpoint import Checkpoint, FoundCheckpoint
 from ugro.common.models.job import Job
 from ugro.common.models.node import NodeView
+from ugro.common.models.place import Place
 from ugro.common.paths import CODE, RunPaths
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.checkpoint_store.gathering import gather, in_order

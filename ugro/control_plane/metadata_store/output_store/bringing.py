@@ -6,10 +6,11 @@ import asyncio
 
 from ugro.common.config import Inventory
 from ugro.common.errors import InputError, RecordUnreadable, StateError
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job import Job
 from ugro.common.models.job_state import JobState
-from ugro.common.models.outputs import OutputsRecord, OutputsState
+from ugro.common.models.outputs import OutputsRecord
+from ugro.common.models.outputs_state import OutputsState
 from ugro.common.text import bytes_in_words, count, printable, visible
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.locks import alone_on

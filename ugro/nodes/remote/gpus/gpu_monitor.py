@@ -12,10 +12,11 @@ import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ugro.common.errors import CommandTimedOut, NodeRefused
-from ugro.common.models.node import Gpu, GpuProcess, NodeView
+from ugro.common.models.gpu import Gpu, GpuProcess
+from ugro.common.models.node import NodeView
 from ugro.common.text import printable
 from ugro.nodes.remote.answers import Section, read_sections
 from ugro.nodes.remote.bundle import load
@@ -187,7 +188,7 @@ def _gpus(sections: list[Section], expected: int) -> tuple[tuple[Gpu, ...], str 
     if not complaints and len(gpus) < expected:
         complaints.append(f"the driver knows {expected} GPUs, nvidia-smi shows {len(gpus)}")
     found = sorted(gpus.values(), key=lambda gpu: (gpu.index is None, gpu.index or 0))
-    told = tuple(gpu.model_copy(update={"processes": tuple(processes.get(gpu.uuid, ()))}) for gpu in found)
+    told = tuple(replace(gpu, processes=tuple(processes.get(gpu.uuid, ()))) for gpu in found)
     return told, "; ".join(dict.fromkeys(complaints)) or None
 
 
@@ -236,13 +237,13 @@ def _lost(complaint: str, known: dict[str, Gpu]) -> Gpu | None:
     index, place, _ = match.groups()
     gpu = known.get(_place(place or "")) or known.get(index or "")
     if index:
-        gpu = (gpu or Gpu(index=None, uuid="", name=NAMELESS)).model_copy(update={"index": int(index)})
+        gpu = replace(gpu or Gpu(index=None, uuid="", name=NAMELESS), index=int(index))
     return _ailing(gpu, complaint) if gpu else None
 
 
 def _ailing(gpu: Gpu, complaint: str) -> Gpu:
     match = _HANDLE.search(complaint)
-    return gpu.model_copy(update={"problem": match[3] if match else complaint})
+    return replace(gpu, problem=match[3] if match else complaint)
 
 
 def _place(bus_id: str) -> str:

@@ -19,10 +19,11 @@ from code_folders import plant, tree
 from ugro.common.config import Inventory
 from ugro.common.errors import InputError, NodeRefused
 from ugro.common.job_spec import CheckpointRules, JobSpec
-from ugro.common.models.checkpoint import Checkpoint, Place
+from ugro.common.models.argument_change import ArgumentChange
+from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Attempt, Job, NodeShare, Placement, Wish
 from ugro.common.models.job_state import JobState
-from ugro.common.models.proposal import ArgumentChange
+from ugro.common.models.place import Place
 from ugro.control_plane.failure_handler.handler import script_of
 from ugro.control_plane.failure_handler.recovery.lost_work import resume_command
 from ugro.control_plane.failure_handler.recovery.next_attempt import NextAttempt, next_attempt, words_for

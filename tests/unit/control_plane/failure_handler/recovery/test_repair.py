@@ -9,8 +9,8 @@ import pytest
 from tests.unit.control_plane.failure_handler.recovery.test_next_attempt import job
 from ugro.common.errors import InputError, Unreachable
 from ugro.common.job_spec import JobSpec
+from ugro.common.models.argument_change import ArgumentChange
 from ugro.common.models.job import Job, NodeShare, Placement
-from ugro.common.models.proposal import ArgumentChange
 from ugro.control_plane.failure_handler.recovery.repair import left_out, smaller_batch
 from ugro.control_plane.resource_manager.governor import Capacity, Slot
 from ugro.control_plane.scheduler.arguments import options_of, with_changes

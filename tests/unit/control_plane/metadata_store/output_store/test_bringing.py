@@ -7,10 +7,11 @@ import asyncio
 import pytest
 
 import ugro.control_plane.metadata_store.output_store.bringing as bringing
-from ugro.common.models.event import EventKind
+from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job import Job
 from ugro.common.models.job_state import JobState
-from ugro.common.models.outputs import OutputsRecord, OutputsState
+from ugro.common.models.outputs import OutputsRecord
+from ugro.common.models.outputs_state import OutputsState
 from ugro.control_plane.metadata_store.locks import alone_on
 from ugro.control_plane.metadata_store.output_store.bringing import bring_owed
 from ugro.testing.cluster import Bed
