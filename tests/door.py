@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ugro.api_server.app import create_app
 from ugro.api_server.server import listening
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job
 from ugro.common.models.job_state import JobState
+from ugro.common.models.value import Value
 from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.nodes.pool import Pool
 from ugro.service.backend import Answer, Backend
@@ -21,9 +23,12 @@ from ugro.service.context import Context
 from ugro.service.local import Local
 from ugro.service.resident_socket import ResidentSocket
 from ugro.service.schemas.base import Document, Notice, Request, Stream
+from ugro.service.schemas.codec import to_json, ways
 from ugro.service.web_door import NotServed, WebDoor
 from ugro.service.wire import SOCKET
 from ugro.testing.cluster import controller_over, write_forking_python
+
+V = TypeVar("V", bound=Value)
 
 
 class Door:
@@ -65,21 +70,17 @@ class Door:
 
     def call(self, request: Request[Answer]) -> Answer:
         """Return the answer to a request; both go through JSON, as they do to another process."""
-        sent = type(request).model_validate_json(request.model_dump_json())
+        sent = through_json(request)
         answer = (self._local if sent.here else self.backend).call(sent, self.told.append)
         assert isinstance(answer, Document)
-        received = type(answer).model_validate_json(answer.model_dump_json())
-        assert received.as_json() == answer.as_json()
-        return received  # type: ignore[return-value]
+        return through_json(answer)
 
     def stream(self, request: Stream[Answer]) -> Generator[Answer, None, None]:
         """Yield the items of an answer; they and the request go through JSON, too."""
-        sent = type(request).model_validate_json(request.model_dump_json())
+        sent = through_json(request)
         for item in (self._local if sent.here else self.backend).stream(sent, self.told.append):
             assert isinstance(item, Document)
-            received = type(item).model_validate_json(item.model_dump_json())
-            assert received.as_json() == item.as_json()
-            yield received  # type: ignore[misc]
+            yield through_json(item)
 
     def forget_code(self) -> None:
         """Let the other side forget the code that was brought."""
@@ -160,3 +161,12 @@ def opened(home: Path, by_socket: bool = False) -> Iterator[Door]:
     """A door that is closed at the end."""
     with ExitStack() as stack:
         yield Door(home, stack, by_socket)
+
+
+def through_json(value: V) -> V:
+    """Return a request or document after its way over a wire, where pydantic has to understand it alike."""
+    form = json.loads(json.dumps(to_json(value)))
+    received: V = ways(type(value)).read(form)
+    assert received == type(value).checked(form)
+    assert to_json(received) == form
+    return received

@@ -36,7 +36,7 @@ Sample = tuple[str, frozenset[tuple[str, str]]]
 def known(name: str = "llama") -> Recorded:
     """Two nodes that answer, one that does not, a job that runs, one that waits, and two that ended."""
     card = gpu(memory_total_mib=1000, memory_used_mib=250, utilization_percent=40, temperature_c=70, power_w=300.5)
-    card = card.model_copy(update={"driver": "550.1", "name": name, "throttled": ("power_cap",)})
+    card = replace(card, driver="550.1", name=name, throttled=("power_cap",))
     share = {"node": "gpu1", "node_rank": 0, "first_rank": 0, "nproc": 1, "gpus": ["GPU-0"]}
     runs = job(JobState.RUNNING, name=name, started_at=NOW - 60, placement={"shares": [share]})
     waits = job(JobState.QUEUED, id="job-002", submitted_at=NOW - 90)

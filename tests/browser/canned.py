@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -18,7 +19,7 @@ from ugro.common.models.job_state import JobState, RankState
 from ugro.common.models.metrics import Axis, SeriesSource
 from ugro.common.models.place import Place
 from ugro.service.documents import job_document
-from ugro.service.schemas.base import ErrorDocument
+from ugro.service.schemas.base import Document, ErrorDocument
 from ugro.service.schemas.checkpoints import ListedCheckpoint
 from ugro.service.schemas.explain import FailureDocument
 from ugro.service.schemas.history import GpuHistoryDocument, GpuSampleDocument
@@ -127,13 +128,18 @@ class Canned:
         return {
             "job": whole(listed),
             "events": {str(at): one for at, one in enumerate(events())},
-            "progress": listed.progress.model_dump(mode="json") if listed.progress else None,
+            "progress": listed.progress.as_json() if listed.progress else None,
         }
+
+
+def unknown(kind: type[Document]) -> dict[str, Any]:
+    """Return the fields of a document of which nothing is known."""
+    return {field.name: None for field in fields(kind)}
 
 
 def job(number: int, state: JobState, name: str = "train", **fields: Any) -> LiveJob:
     """A job in short."""
-    basis: dict[str, Any] = dict.fromkeys(LiveJob.model_fields) | {
+    basis: dict[str, Any] = unknown(LiveJob) | {
         "id": f"job-{number:03}",
         "name": name,
         "state": state,
@@ -145,7 +151,7 @@ def job(number: int, state: JobState, name: str = "train", **fields: Any) -> Liv
         "submitted_at": NOW - 5000 + number,
         "stopping": False,
     }
-    return LiveJob.model_validate(basis | fields)
+    return LiveJob.checked(basis | fields)
 
 
 def view() -> LiveView:
@@ -191,8 +197,8 @@ def link(source: str, target: str, speed: float) -> LiveLink:
 
 def gpu(number: int, held_by: str | None, **fields: Any) -> LiveGpu:
     """A GPU; its driver says nothing but what is given."""
-    basis: dict[str, Any] = dict.fromkeys(LiveGpu.model_fields)
-    return LiveGpu.model_validate(
+    basis: dict[str, Any] = unknown(LiveGpu)
+    return LiveGpu.checked(
         basis | {"index": number, "uuid": f"GPU-{number}-{held_by}", "name": "RTX 4070", "job": held_by} | fields
     )
 
@@ -206,16 +212,19 @@ def nodes() -> list[LiveNode]:
         "temperature_c": 71,
         "power_w": 181.5,
     }
-    basis: dict[str, Any] = dict.fromkeys(LiveNode.model_fields) | {"reachable": True, "departed": False}
+    basis: dict[str, Any] = unknown(LiveNode) | {
+        "reachable": True,
+        "departed": False,
+    }
     away = ErrorDocument(code="node_unreachable", message=f"gpu2: {MARKUP}", hint="is it on?")
     return [
-        LiveNode.model_validate(
+        LiveNode.checked(
             basis
             | {"name": "gpu-master", "address": "192.168.1.100", "cpu_count": 16, "load_1m": 2.5}
             | {"gpus": (gpu(0, "job-005", **full), gpu(1, None, **full | {"name": MARKUP}))}
         ),
-        LiveNode.model_validate(basis | {"name": "gpu1", "address": "192.168.1.101", "gpus": (gpu(0, "job-010"),)}),
-        LiveNode.model_validate(
+        LiveNode.checked(basis | {"name": "gpu1", "address": "192.168.1.101", "gpus": (gpu(0, "job-010"),)}),
+        LiveNode.checked(
             basis
             | {"name": "gpu2", "address": "192.168.1.102", "reachable": False, "error": away, "last_seen": NOW - 754}
             | {"drained": DrainDocument(reason=MARKUP, since=NOW - 9000), "gpus": (gpu(0, None, **full),)}
@@ -289,7 +298,7 @@ def explained() -> dict[str, Any]:
 
 def checkpoints() -> list[dict[str, Any]]:
     """A complete checkpoint and an incomplete one."""
-    basis: dict[str, Any] = dict.fromkeys(ListedCheckpoint.model_fields) | {
+    basis: dict[str, Any] = unknown(ListedCheckpoint) | {
         "kind": "torch",
         "bytes": 10**9,
         "saved_at": NOW - 900,
@@ -299,7 +308,7 @@ def checkpoints() -> list[dict[str, Any]]:
     flags = {"split": False, "other_branch": False, "weights_only": False}
     good = {"step": 400, "name": MARKUP, "whole": True}
     bad = {"step": 420, "name": "c-420", "whole": False, "problem": MARKUP}
-    return [ListedCheckpoint.model_validate(basis | flags | one).as_json() for one in (good, bad)]
+    return [ListedCheckpoint.checked(basis | flags | one).as_json() for one in (good, bad)]
 
 
 def metrics(job_id: str, options: dict[str, str]) -> dict[str, Any]:
@@ -333,9 +342,12 @@ def metrics(job_id: str, options: dict[str, str]) -> dict[str, Any]:
 
 def history(node: str) -> list[GpuHistoryDocument]:
     """A day of one GPU: free, then held by job-005, with a hole."""
-    basis: dict[str, Any] = dict.fromkeys(GpuSampleDocument.model_fields) | {"memory_used_mib": 8000, "power_w": 150.0}
+    basis: dict[str, Any] = unknown(GpuSampleDocument) | {
+        "memory_used_mib": 8000,
+        "power_w": 150.0,
+    }
     samples = tuple(
-        GpuSampleDocument.model_validate(
+        GpuSampleDocument.checked(
             basis
             | {"at": NOW - 86_400 + 60 * minute}
             | {"utilization_percent": 90 if minute > 1300 else 0, "job": "job-005" if minute > 1300 else None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -49,10 +50,10 @@ def with_sweep(view: LiveView, basis: LiveJob) -> LiveView:
         fields = {"id": f"job-{number:03}", "name": f"rates-{number - 20}", "state": state, "sweep": SWEEP}
         reason = {JobState.FAILED: f"rank 0 on gpu1: {MARKUP}", JobState.QUEUED: "waits for a free GPU"}.get(state, "")
         fields |= {"reason": reason, "submitted_at": NOW - 4000 + number}
-        jobs[fields["id"]] = basis.model_copy(update=fields)
+        jobs[fields["id"]] = replace(basis, **fields)
     states = {state: STATES.count(state) for state in STATES}
     short = LiveSweep(id=SWEEP, name="rates", of=len(STATES), max_parallel=3, states=states)
-    return view.model_copy(update={"jobs": view.jobs | jobs, "sweeps": {SWEEP: short}})
+    return replace(view, jobs=view.jobs | jobs, sweeps={SWEEP: short})
 
 
 def sweep(metric: str, highest: str) -> SweepDocument:

@@ -10,7 +10,8 @@ from typing import Any, get_args, get_type_hints
 from ugro.service.local import function_of
 from ugro.service.masked import COME_BACK
 from ugro.service.schemas.base import Document, Stream, answer_to
-from ugro.service.wire import answer_of, requests
+from ugro.service.schemas.codec import ways
+from ugro.service.wire import requests
 
 TESTS = "".join(path.read_text() for path in Path(__file__).parent.glob("test_service_*.py"))
 
@@ -18,7 +19,7 @@ TESTS = "".join(path.read_text() for path in Path(__file__).parent.glob("test_se
 def test_each_request_names_a_function_and_an_answer() -> None:
     for name, request in requests().items():
         function = function_of(request)  # type: ignore[arg-type]
-        assert inspect.getdoc(function) and inspect.getdoc(request) and answer_of(request), name
+        assert inspect.getdoc(function) and inspect.getdoc(request) and ways(answer_to(request)), name
         assert inspect.isasyncgenfunction(function) == issubclass(request, Stream), name
         assert not issubclass(request, Document), name
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def test_refuses_a_pattern_that_is_slow_on_hard_lines(door: Door) -> None:
         with pytest.raises(JobSpecError, match=r"metrics\.pattern: it is too slow"):
             door.call(request)
     plan = planned(door, a_spec(door))
-    sly = plan.model_copy(update={"draft": plan.draft.model_copy(update={"spec": spec})})
+    sly = replace(plan, draft=replace(plan.draft, spec=spec))
     with pytest.raises(JobSpecError, match="too slow"):
         door.call(Launch(plan=sly, answers={}))
     usual = a_spec(door, metrics={"pattern": r"@(?P<step>\d+) (?P<loss>\S+)"})

@@ -28,7 +28,7 @@ COUNTS = "for number in range(5): print('line', number, flush=True)\n"
 
 
 def texts(door: Door, **asked: object) -> list[str]:
-    items = list(door.stream(ReadLogs.model_validate(asked)))
+    items = list(door.stream(ReadLogs.checked(asked)))
     assert isinstance(items[-1], LogsEnd)
     return [line.text for part in items if isinstance(part, LogLines) for line in part.lines]
 

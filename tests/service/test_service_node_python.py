@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from door import Door
 from ugro.common.errors import Declined, InputError, NodeRefused
 from ugro.nodes.remote.interpreters import interpreters
 from ugro.service import node_python
-from ugro.service.plan import PlanChanged
-from ugro.service.schemas.node_python import FindPython, MakePython, PlanPython, PythonLine, PythonMade, PythonPlan
+from ugro.service.plan import Fingerprint, PlanChanged
+from ugro.service.schemas.node_python import FindPython, MakePython, PlanPython, PythonLine, PythonMade
 from ugro.service.schemas.notices import TryingPython
 from ugro.testing.commands import Ugro
 
@@ -118,7 +119,7 @@ def test_refuses_what_is_no_index(door: Door) -> None:
 def test_refuses_a_plan_that_is_no_longer_true(door: Door) -> None:
     plan = door.call(PlanPython(node="here"))
     parts = {**plan.fingerprint.parts, "the driver of here": "another"}
-    old = PythonPlan.model_validate({**plan.model_dump(), "fingerprint": {"parts": parts}})
+    old = replace(plan, fingerprint=Fingerprint(parts=parts))
     with pytest.raises(PlanChanged, match="the driver of here"):
         list(door.stream(MakePython(plan=old, answers={"make": True})))
 

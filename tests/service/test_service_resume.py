@@ -29,7 +29,7 @@ from ugro.service.schemas.resume import (
 
 
 def planned(door: Door, job: Job, **options: object) -> ResumePlan:
-    return door.call(PlanResume(options=ResumeOptions.model_validate({"job": job.id} | options)))
+    return door.call(PlanResume(options=ResumeOptions.checked({"job": job.id} | options)))
 
 
 def asked(plan: ResumePlan) -> list[str]:

@@ -49,12 +49,12 @@ async def test_greets_then_sends_a_snapshot_and_what_changes(served: Served, lis
         await subscribe(client, "cluster")
         first = await heard(client, "snapshot", "delta")
         assert (first["type"], first["topic"]) == ("snapshot", "cluster") and first["seq"] > hello["seq"]
-        view, seq = LiveView.model_validate(first["data"]), first["seq"]
+        view, seq = LiveView.checked(first["data"]), first["seq"]
         served.submit(STAYS, name="watched")
         while not (job := view.jobs.get("job-001")) or job.state != JobState.RUNNING:
             delta = await heard(client, "snapshot", "delta")
             assert delta["type"] == "delta" and delta["seq"] > seq
-            changes = LiveChanges.model_validate({"at": view.at} | delta["data"])
+            changes = LiveChanges.checked({"at": view.at} | delta["data"])
             view, seq = view.with_changes(changes), delta["seq"]
         assert job.name == "watched" and job.nodes == ("here",)
         await subscribe(client, "job:job-001")

@@ -129,7 +129,7 @@ def test_status_tells_of_all_attempts(master: Master) -> None:
     assert [(one["attempt"], one["nodes"], one["step"], one["source"]) for one in job["attempts"]] == [
         (1, ["here"], None, None), (2, ["here"], 20, 1),
     ]  # fmt: skip
-    assert job["attempts"][0]["first_failure"] == FAILURE.model_dump(mode="json")
+    assert job["attempts"][0]["first_failure"] == vars(FAILURE)
     assert job["past"][0]["cause"] == "python_exception" and job["time_limit"] == 4 * 3600
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 import time
+from dataclasses import replace
 from fcntl import ioctl
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def job(number: int, state: JobState, **fields: Any) -> Job:
 
 def listed(*jobs: Job) -> list[ListedJob]:
     documents = [job_document(one, None) for one in jobs]
-    return [ListedJob.model_validate(one.model_dump() | {"position": TURNS.get(one.id)}) for one in documents]
+    return [ListedJob(**vars(one), position=TURNS.get(one.id)) for one in documents]
 
 
 NODES = ("gpu-master-of-the-lab", "gpu1", "gpu2")
@@ -176,7 +177,7 @@ def test_shows_who_had_a_gpu_rather_than_the_sparkline_of_its_memory() -> None:
 
 def progress(**fields: Any) -> ProgressDocument:
     unknown = dict.fromkeys(("step", "steps", "percent", "epoch", "epochs", "rate", "left", "eta"))
-    return ProgressDocument.model_validate({"at": 1.0} | unknown | fields)
+    return ProgressDocument(**dict[str, Any](at=1.0) | unknown | fields)
 
 
 def test_in_a_list_the_time_that_is_left_stands_before_what_may_be_cut() -> None:
@@ -185,7 +186,7 @@ def test_in_a_list_the_time_that_is_left_stands_before_what_may_be_cut() -> None
     assert progress_in_words(known) == "step 104 of 600 (17%), mean 4 steps/s, done in 2m 00s"
     assert progress_in_brief(progress(epoch=1.5, epochs=3)) == "epoch 1.5 of 3"
     assert progress_in_brief(progress()) == ""
-    overdue = known.model_copy(update={"eta": time.time() - 5.0})
+    overdue = replace(known, eta=time.time() - 5.0)
     assert progress_in_words(overdue) == "step 104 of 600 (17%), mean 4 steps/s"
 
 

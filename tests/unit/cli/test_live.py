@@ -7,6 +7,7 @@ import io
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,9 +85,9 @@ def test_in_a_pipe_a_bar_is_said_now_and_then() -> None:
 
 def drawn(job: Job, text: str | None, width: int = 40, nodes: tuple[NodeUse, ...] = ()) -> list[str]:
     out = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
-    known = dict(progress(Context(), job)) | {"nodes": nodes}
+    known = vars(progress(Context(), job)) | {"nodes": nodes}
     update = JobUpdate(**known, unfinished=begun(text) if text else None)
-    view = View(JobUpdate(**dict(progress(Context(), a_job()))), out.width)
+    view = View(JobUpdate(**vars(progress(Context(), a_job()))), out.width)
     view.show(update)
     with out.capture() as capture:
         out.print(view)
@@ -196,4 +197,4 @@ def test_a_bar_in_a_pipe_moves_on(master: Master) -> None:
 def test_shows_the_event_silent_as_unreachable() -> None:
     event = EventDocument(at=1.0, job="", node="gpu1", kind="silent", message="no route to host")
     assert news_line(event) == "gpu1 unreachable: no route to host"
-    assert news_line(event.model_copy(update={"kind": "gpu_gone"})) == "gpu1 gpu_gone: no route to host"
+    assert news_line(replace(event, kind="gpu_gone")) == "gpu1 gpu_gone: no route to host"

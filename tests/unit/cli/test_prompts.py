@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import click
 import pytest
@@ -14,7 +15,7 @@ from ugro.common.errors import Declined
 from ugro.service.plan import Question
 
 QUESTION = Question(id="go", text="Go?", refusal="no terminal", hint="--yes", untouched="nothing was removed")
-OPTIONAL = QUESTION.model_copy(update={"optional": True})
+OPTIONAL = replace(QUESTION, optional=True)
 
 Typing = Callable[[type[BaseException]], None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,11 +15,12 @@ from ugro.service.schemas.metrics import MetricsDocument, SeriesDocument
 
 def series(*values: float | None, bad: tuple[tuple[float, str], ...] = (), **changed: Any) -> SeriesDocument:
     numbers = [value for value in values if value is not None]
-    return SeriesDocument(
+    made = SeriesDocument(
         name="loss", unit="", source=SeriesSource.LOG, points=tuple((float(x), y) for x, y in enumerate(values)),
         bad=bad, overwritten=(), segments=(), thinned=False, count=len(values), last=numbers[-1] if numbers else None,
         min=min(numbers, default=None), max=max(numbers, default=None),
-    ).model_copy(update=changed)  # fmt: skip
+    )  # fmt: skip
+    return replace(made, **changed)
 
 
 @pytest.mark.parametrize(
@@ -41,5 +43,5 @@ def test_the_last_value_is_the_last_one_also_where_it_is_no_number(
 
 def test_the_pace_of_the_head_is_a_mean() -> None:
     progress = progress_document(RunProgress(at=0.0, step=5, steps=10, rate=15.3))
-    answer = MetricsDocument.model_construct(id="job-001", x=Axis.STEP, series=(), progress=progress)
+    answer = MetricsDocument(id="job-001", x=Axis.STEP, series=(), progress=progress)
     assert "mean 15.3 steps/s" in str(head(answer))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from rich.cells import cell_len
 
@@ -60,12 +62,12 @@ def test_a_quoted_line_stays_quoted(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_failure_without_a_rank_names_its_node(capsys: pytest.CaptureFixture[str]) -> None:
     found = DiagnosisDocument(cause="setup_failed", message="gpu1: the setup command failed")
     of_job = FailureDocument(
-        **found.model_dump(), job="job-001", state=JobState.FAILED, attempt=1, node="gpu1", exit_code=None, signal=None
+        **vars(found), job="job-001", state=JobState.FAILED, attempt=1, node="gpu1", exit_code=None, signal=None
     )
     for each, facts in (
         (found, []),
         (of_job, ["  node  gpu1"]),
-        (of_job.model_copy(update={"rank": 2}), ["  rank  2 on gpu1"]),
+        (replace(of_job, rank=2), ["  rank  2 on gpu1"]),
     ):
         print_finding(each, "the setup command failed")
         lines = printed(capsys)

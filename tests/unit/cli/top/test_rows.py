@@ -58,7 +58,7 @@ def a_view(**fields: Any) -> LiveView:
         "job-004": JOB | {"id": "job-004", "name": "x\x1b[31m", "state": "queued", "reason": "no free GPU"},
     }
     whole = {"at": NOW, "attended": True, "nodes": nodes, "jobs": jobs, "queue": ["job-004", "job-003"]}
-    return LiveView.model_validate(whole | {"proposals": {}, "links": {}, "problems": {}} | fields)
+    return LiveView.checked(whole | {"proposals": {}, "links": {}, "problems": {}} | fields)
 
 
 def test_a_gpu_has_its_node_its_bars_and_its_job() -> None:

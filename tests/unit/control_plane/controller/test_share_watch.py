@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def test_the_watchdog_counts_the_use_of_a_gpu_only_while_the_job_is_alone_on_it(
     def use(*processes: tuple[int, int]) -> int | None:
         view = seen(*processes).views["gpu1"]
         assert isinstance(view, NodeView)
-        gpu = view.gpus[0].model_copy(update={"utilization_percent": 50})
+        gpu = replace(view.gpus[0], utilization_percent=50)
         found = Observation({"gpu1": view.model_copy(update={"gpus": (gpu,)})}, runs, 1.0)
         (sight,) = sights(job, found)
         assert sight.has_gpu

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def test_a_look_says_of_each_gpu_what_it_does_and_who_has_it() -> None:
         Gpu(index=0, uuid=UUIDS[0], name="R", **shown, power_w=180.5, processes=(python,)),
         Gpu(index=1, uuid=UUIDS[1], name="R", memory_used_mib=800, processes=(desktop, python)),
         Gpu(index=2, uuid=UUIDS[2], name="R", memory_used_mib=200, processes=(desktop,)),
-        Gpu(index=3, uuid=UUIDS[3], name="R", processes=(python.model_copy(update={"name": "x" * 5000}),)),
+        Gpu(index=3, uuid=UUIDS[3], name="R", processes=(replace(python, name="x" * 5000),)),
         Gpu(index=4, uuid="", name="lost", problem="lost"),
     ]
     view = builders.node_view("a", *gpus, seen_at=50.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -208,7 +209,7 @@ def test_one_thing_wrong(given: NodeReport, level: str | None, words: str) -> No
 
 
 def test_lost_and_split_gpus() -> None:
-    gpus = (GPU.model_copy(update={"problem": "GPU is lost"}), Gpu(index=1, uuid="GPU-2", name="A100", mig=True))
+    gpus = (replace(GPU, problem="GPU is lost"), Gpu(index=1, uuid="GPU-2", name="A100", mig=True))
     findings = found(report(view=VIEW.model_copy(update={"gpus": gpus}), python=None))
     assert [(finding.level, finding.text) for finding in findings] == [
         ("problem", "NVIDIA GeForce RTX 4090: GPU is lost"),
@@ -432,7 +433,7 @@ def test_last_words_are_few() -> None:
 
 
 def test_gpus_for_a_trial_are_idle_and_on_every_node() -> None:
-    other = GPU.model_copy(update={"uuid": "GPU-2"})
+    other = replace(GPU, uuid="GPU-2")
     busy = other.model_copy(update={"processes": (GpuProcess(pid=1, name="python"),)})
 
     def with_gpus(*gpus: Gpu) -> NodeReport:

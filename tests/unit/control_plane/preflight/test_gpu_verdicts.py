@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ugro.common.models.argument_change import ArgumentChange
@@ -66,7 +68,7 @@ def python(**changes: object) -> PythonFacts:
 
 def test_passes_a_driver_that_says_everything_and_names_what_it_does_not() -> None:
     assert judge_probe(view(H100), view(H100)).text == "1 GPU (NVIDIA H100 80GB HBM3): 10 fields of each"
-    laptop = H100.model_copy(update={"power_w": None})
+    laptop = replace(H100, power_w=None)
     found = judge_probe(view(laptop), view(laptop))
     assert found.state == "passed" and "not power_w, which this driver does not say" in found.text
 
@@ -75,7 +77,7 @@ def test_passes_a_driver_that_says_everything_and_names_what_it_does_not() -> No
     ("found", "text"),
     [
         (judge_probe(view(problem="driver not loaded"), view()), "nvidia-smi: driver not loaded"),
-        (judge_probe(view(H100.model_copy(update={"driver": None})), view(H100)), f"does not say driver of {UUID}"),
+        (judge_probe(view(replace(H100, driver=None)), view(H100)), f"does not say driver of {UUID}"),
         (judge_probe(view(H100), view()), "asked for each GPU, shows 0 GPUs and not 1"),
         (judge_probe(view(H100), view(H100, problem="hangs")), "asked for each GPU, shows hangs"),
         (
@@ -95,7 +97,7 @@ def test_passes_a_driver_that_says_everything_and_names_what_it_does_not() -> No
             "the sum of 2 ranks is wrong",
         ),
         (judge_all_reduce({"backend": "gloo", "right": True, "ranks": 1}, 1, False, ""), "used gloo, not NCCL"),
-        (judge_load([H100.model_copy(update={"utilization_percent": 3})], False), "says less than 50 %"),
+        (judge_load([replace(H100, utilization_percent=3)], False), "says less than 50 %"),
         (judge_ras("", "2.29.7", 2, False), "RAS gave no answer"),
         (judge_cancel(None, None, 900), "the job did not end"),
         (judge_cancel(3.0, None, 900), "ended after 3.0 s, but 900 MiB of GPU memory stayed in use"),
@@ -128,8 +130,8 @@ def test_skips_what_cannot_be_known_here() -> None:
     for found, text in (
         (judge_torch([H100], python(cuda=None, cuda_available=None), simulated), "its GPU is simulated"),
         (judge_all_reduce(one_gloo, 1, True, ""), "the GPU is simulated; on CPUs"),
-        (judge_load([H100.model_copy(update={"throttled": None})], False), "does not say why clocks are lowered"),
-        (judge_load([H100.model_copy(update={"utilization_percent": 3})], True), "the GPU is simulated"),
+        (judge_load([replace(H100, throttled=None)], False), "does not say why clocks are lowered"),
+        (judge_load([replace(H100, utilization_percent=3)], True), "the GPU is simulated"),
         (judge_ras("", "2.29.7", 1, False), "one GPU: its only rank cannot answer"),
         (judge_ras("", "2.21.5", 2, False), "NCCL 2.21.5 has no RAS"),
         (judge_ras("", None, 2, False), "no NCCL"),

@@ -34,7 +34,7 @@ def view(*gpus: Gpu, **fields: object) -> NodeView:
 
 
 def process(name: str, **fields: object) -> GpuProcess:
-    return GpuProcess.model_validate({"pid": 12, "name": name, "user": "alice", "memory_mib": 900, **fields})
+    return GpuProcess(**dict[str, Any](pid=12, name=name, user="alice", memory_mib=900) | fields)
 
 
 def test_a_node_offers_its_gpus_with_the_memory_that_is_left_for_jobs() -> None:
