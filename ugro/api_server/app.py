@@ -18,6 +18,7 @@ from starlette.requests import Request as HttpRequest
 from ugro import __version__
 from ugro.common.errors import ResidentGone, StateError, UgroError
 from ugro.common.files import FULL, FULL_HINT
+from ugro.common.models.checking import reasons
 from ugro.common.troubles import trouble_of
 from ugro.service.code import WorkingCode
 from ugro.service.context import Context
@@ -80,7 +81,9 @@ def create_app(home: Path, contexts: Callable[[], Context], inventory: Callable[
             raise HTTPException(404, f"no function is called {function!r}")
         try:
             request = kind.checked(json.loads(await http.body()))
-        except (ValidationError, ValueError, RecursionError) as error:
+        except ValidationError as error:
+            raise HTTPException(422, reasons(error)) from None
+        except (ValueError, RecursionError) as error:
             raise HTTPException(422, str(error)) from None
         context, session = contexts(), http.headers.get(SESSION, "")
         context.code = sessions.code_of(session)

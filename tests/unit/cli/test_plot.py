@@ -41,6 +41,7 @@ def test_a_logarithmic_axis_has_no_place_for_zero() -> None:
     drawn = plot([(0.0, 100.0), (1.0, 0.0), (2.0, -3.0), (3.0, 1.0)], 30, log=True)
     assert drawn[0].startswith("100 ┤") and drawn[9].startswith("  1 ┤")
     assert plot([(0.0, 0.0)], 30, log=True) == []
+    assert plot([(0.0, 1.7976931348623157e308)], 30, log=True), "10 to the power of its logarithm is no float"
 
 
 @given(st.lists(st.tuples(st.integers(0, 1000).map(float), NUMBERS), max_size=40), st.integers(20, 200), st.booleans())

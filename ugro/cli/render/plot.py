@@ -66,7 +66,8 @@ def plot(
     if not values:
         return []
     low, high = min(values), max(values)
-    labels = [short(10**y if log else y) for y in (high, low)]
+    told = [raw for (_, raw), (_, y) in zip(points, shown, strict=True) if raw is not None and y is not None]
+    labels = [short(max(told)), short(min(told))]  # as they are: the largest float is no power of its own logarithm
     margin = max(map(len, labels)) + 2
     canvas = Canvas(max(4, width - margin), rows)
     across, up = Scale(shown[0][0], shown[-1][0], canvas.columns), Scale(low, high, canvas.rows)

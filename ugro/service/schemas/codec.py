@@ -159,13 +159,23 @@ def _checked(hint: Any) -> Ways:
     return Ways(made.validate_python, lambda value: made.dump_python(value, mode="json", by_alias=True))
 
 
-def _of_items(kind: type[Any], parts: Sequence[Any]) -> Ways | None:
+def _of_items(kind: type[Any], parts: Sequence[Any]) -> Ways:
     if kind is tuple and parts[-1] is not ...:
-        return None
+        return _of_places([ways(part) for part in parts])
     item = ways(parts[0])
     if item is AS_IS:
         return Ways(kind, list)
     return Ways(lambda found: kind([item.read(one) for one in found]), lambda found: [item.write(one) for one in found])
+
+
+def _of_places(places: Sequence[Ways]) -> Ways:
+    """Of a tuple with a type for each place."""
+    if all(place is AS_IS for place in places):
+        return Ways(tuple, list)
+    return Ways(
+        lambda found: tuple(place.read(one) for place, one in zip(places, found, strict=True)),
+        lambda found: [place.write(one) for place, one in zip(places, found, strict=True)],
+    )
 
 
 def _of_mapping(key: Any, item: Any) -> Ways:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import PlainSerializer, SecretStr
 
@@ -49,7 +49,6 @@ class SecretChange(Document):
 class SetSecret(Request[SecretChange]):
     """Keep a value under a name, in place of the one before."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {**Request.__pydantic_config__, "hide_input_in_errors": True}
     function: ClassVar[str] = "secrets.set_secret"
     name: str
     value: Value

@@ -43,5 +43,7 @@ def test_the_last_value_is_the_last_one_also_where_it_is_no_number(
 
 def test_the_pace_of_the_head_is_a_mean() -> None:
     progress = progress_document(RunProgress(at=0.0, step=5, steps=10, rate=15.3))
-    answer = MetricsDocument(id="job-001", x=Axis.STEP, series=(), progress=progress)
+    answer = MetricsDocument(
+        id="job-001", x=Axis.STEP, series=(), progress=progress, dropped=(), reading=False, hint=""
+    )
     assert "mean 15.3 steps/s" in str(head(answer))

@@ -86,7 +86,7 @@ async def test_a_new_view_moves_no_cursor_to_another_job(answers: Answers) -> No
     async with app.run_test(size=(120, 40)) as pilot:
         await begin(app, pilot)
         await pilot.press("j", "j")
-        jobs = a_view().model_dump()["jobs"]
+        jobs = a_view().as_json()["jobs"]
         jobs["job-005"] = JOB | {"id": "job-005", "name": "job-005", "state": "running", "started_at": 1.0}
         app.take(a_view(jobs=jobs))
         await pilot.pause()
