@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -326,7 +327,7 @@ def test_a_job_too_short_for_curves_of_its_gpus_has_a_sentence_and_no_empty_char
     monkeypatch.setattr(
         canned_answers,
         "history",
-        lambda node: [gpu.model_copy(update={"samples": gpu.samples[-1:]}) for gpu in whole(node)],
+        lambda node: [replace(gpu, samples=gpu.samples[-1:]) for gpu in whole(node)],
     )
     page = opened("#/jobs/job-005/curves")
     expect(page.locator("p.empty")).to_contain_text("too few observations so far")

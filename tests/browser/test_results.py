@@ -48,9 +48,9 @@ def test_a_sweep_is_a_row_of_the_board_that_counts_and_unfolds(opened: Open, swe
     expect(table.locator("tbody tr")).to_have_count(9)
     expect(row.get_by_role("button", name=f"Jobs of {SWEEP}")).to_have_attribute("aria-expanded", "true")
     assert f"open={SWEEP}" in page.url
-    states = swept.view.sweeps[SWEEP].model_dump(mode="json")
+    states = swept.view.sweeps[SWEEP].as_json()
     states["states"] |= {"running": 1, "succeeded": 3}
-    ended = swept.view.jobs["job-025"].model_dump(mode="json") | {"state": "succeeded"}
+    ended = swept.view.jobs["job-025"].as_json() | {"state": "succeeded"}
     swept.change(sweeps={SWEEP: states}, jobs={"job-025": ended})
     expect(row.locator(".badge", has_text="3 succeeded")).to_be_visible()
     expect(page.get_by_test_id("row-job-025")).to_contain_text("succeeded")

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import asyncssh
@@ -179,7 +180,7 @@ def test_refuses_what_the_inventory_has(door: Door, home: Path, gpu: ScriptedSer
 def test_refuses_a_host_key_that_changes_before_the_login(door: Door, home: Path, gpu: ScriptedServer) -> None:
     plan = door.call(PlanAddNode(target=target(gpu)))
     with machine(home, 1) as another:
-        moved = plan.model_copy(update={"port": another.port})
+        moved = replace(plan, port=another.port)
         with pytest.raises(PlanChanged, match="the host keys of gpu1"):
             door.call(AddNode(plan=moved, answers={"trust": True}))
     with (home / "gpus.yaml").open("a") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,7 @@ def test_collects_environments_that_no_job_used_for_so_long(door: Door, home: Pa
     [shown] = plan.found.answer.environments
     assert (shown.bytes > 5, shown.used_at, shown.kept) == (True, 1000.0, None) and setup.exists()
     (setup / "used").touch()
-    wide = plan.model_copy(update={"idle": 3600})
+    wide = replace(plan, idle=3600)
     assert [one.kept for one in door.call(Collect(plan=wide)).answer.environments] == ["running"]
     os.utime(setup / "used", (1000, 1000))
     [gone] = door.call(Collect(plan=plan)).answer.environments

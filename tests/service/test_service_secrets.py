@@ -32,7 +32,7 @@ def put(door: Door, name: str = "HF_TOKEN", value: str = TOKEN) -> SetSecret:
 def test_sets_lists_and_removes_secrets_and_shows_no_value(door: Door) -> None:
     assert TOKEN not in repr(put(door)) and TOKEN not in str(put(door))
     listed = door.call(ListSecrets())
-    assert [one.name for one in listed.answer] == ["HF_TOKEN"] and TOKEN not in listed.model_dump_json()
+    assert [one.name for one in listed.answer] == ["HF_TOKEN"] and TOKEN not in str(listed.as_json())
     assert door.call(SetSecret(name="B", value=SecretStr("abc"))).short
     assert door.call(RemoveSecret(name="B")).was_set
     with pytest.raises(InputError, match="the secret B is not set"):
@@ -78,8 +78,8 @@ def test_masks_values_in_answers_records_and_errors(door: Door) -> None:
     put(door)
     job = door.failed(FAILS, secrets=("HF_TOKEN",), args=(TOKEN,))
     asked = [Explain(job=job.id), ShowJob(job=job.id), Events(job=job.id), PageOfLog(job=job.id)]
-    told = [door.call(request).model_dump_json() for request in (*asked, SearchLog(job=job.id, query="hf_"))]
-    told += [item.model_dump_json() for item in door.stream(ReadLogs(job=job.id))]
+    told = [str(door.call(request).as_json()) for request in (*asked, SearchLog(job=job.id, query="hf_"))]
+    told += [str(item.as_json()) for item in door.stream(ReadLogs(job=job.id))]
     told += [json.dumps(notice.as_json()) for notice in door.told]
     assert not [text for text in told if TOKEN in text]
     assert all("token ****" in text for text in (told[0], told[3], told[4], told[5]))
@@ -96,8 +96,8 @@ def test_masks_values_in_what_a_setup_command_prints(door: Door) -> None:
     put(door)
     job = door.submit("", setup='echo "got $HF_TOKEN"; exit 1', secrets=("HF_TOKEN",))
     door.until(job, JobState.FAILED)
-    told = [item.model_dump_json() for item in door.stream(ReadLogs(job=job.id, setup=True))]
-    told.append(door.call(Explain(job=job.id)).model_dump_json())
+    told = [str(item.as_json()) for item in door.stream(ReadLogs(job=job.id, setup=True))]
+    told.append(str(door.call(Explain(job=job.id)).as_json()))
     assert all("got ****" in text and TOKEN not in text for text in (told[0], told[-1]))
     assert TOKEN not in "".join(told)
 

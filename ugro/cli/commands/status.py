@@ -46,6 +46,7 @@ def status(
     metric: str | None,
     highest: bool | None,
     watch: bool,
+    states: tuple[str, ...],
     quiet: bool,
     wide: bool,
     as_json: bool,
@@ -81,10 +82,12 @@ def status(
 
     else:
         ids = tuple(choose(app, "status", choice, as_json).checked()) if names else ()
-        request = Status(ids=ids, **wanted)
+        request = Status(ids=ids, states=tuple(map(JobState, states)), **wanted)
 
         def show() -> bool:
-            return _cluster_status(app, app.call(request), quiet, wide, as_json, not (names or any(wanted.values())))
+            return _cluster_status(
+                app, app.call(request), quiet, wide, as_json, not (names or states or any(wanted.values()))
+            )
 
     if watch:
         _watch(app, show, quiet or as_json)
