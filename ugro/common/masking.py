@@ -6,13 +6,15 @@ import functools
 import json
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any, Literal, Protocol, Self, TypeVar, get_origin, runtime_checkable
+from dataclasses import fields, replace
+from typing import Any, Literal, Protocol, Self, TypeVar, get_origin, get_type_hints, runtime_checkable
 from urllib.parse import quote
 
 from pydantic import BaseModel
 
 from ugro.common.errors import InputError
 from ugro.common.fields import NAME
+from ugro.common.models.value import Value
 from ugro.common.text import printable
 
 T = TypeVar("T")
@@ -127,10 +129,13 @@ class Masker:
             return self.data(found)
         if isinstance(found, Cut):
             return found.masked(self)
-        if isinstance(found, BaseModel):
-            told = {name: getattr(found, name) for name in _texts(type(found))}
+        if isinstance(found, Value | BaseModel):
+            kind: Any = type(found)
+            told = {name: getattr(found, name) for name in _texts(kind)}
             changed = {name: new for name, old in told.items() if (new := self._masked(old)) is not old and new != old}
-            return found.model_copy(update=changed) if changed else found
+            if not changed:
+                return found
+            return replace(found, **changed) if isinstance(found, Value) else found.model_copy(update=changed)
         if isinstance(found, tuple | list):
             return type(found)(map(self._masked, found)) if type(found) in (tuple, list) else found
         if isinstance(found, Mapping):
@@ -147,6 +152,8 @@ def _forms(value: str) -> set[str]:
 
 
 @functools.cache
-def _texts(model: type[BaseModel]) -> tuple[str, ...]:
-    """Return the fields of a model that may have texts of other people: all but choices of a few words."""
-    return tuple(name for name, field in model.model_fields.items() if get_origin(field.annotation) is not Literal)
+def _texts(model: Any) -> tuple[str, ...]:
+    """Return the fields of a document or record that may have texts of other people: all but choices of a few words."""
+    hints = get_type_hints(model)
+    names = [field.name for field in fields(model)] if issubclass(model, Value) else list(model.model_fields)
+    return tuple(name for name in names if get_origin(hints[name]) is not Literal)

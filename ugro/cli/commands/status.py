@@ -84,10 +84,10 @@ def status(
         ids = tuple(choose(app, "status", choice, as_json).checked()) if names else ()
         request = Status(ids=ids, states=tuple(map(JobState, states)), **wanted)
 
+        together = not (names or states or any(wanted.values()))
+
         def show() -> bool:
-            return _cluster_status(
-                app, app.call(request), quiet, wide, as_json, not (names or states or any(wanted.values()))
-            )
+            return _cluster_status(app, app.call(request), quiet, wide, as_json, together)
 
     if watch:
         _watch(app, show, quiet or as_json)
