@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateError
 from ugro.common.files import FULL, FULL_HINT, write_atomic
 from ugro.common.mistakes import first_mistake
+from ugro.common.models.checking import UNKNOWN_KEY
 from ugro.common.models.job import SCHEMA_VERSION, Job
 from ugro.common.paths import JOBS
 from ugro.common.text import clock, printable, some
@@ -139,7 +140,7 @@ def refuse_newer(path: Path, fields: Any, own: int) -> None:
 
 def unknown_keys(error: ValidationError) -> list[tuple[str | int, ...]]:
     """The places of the keys that a model does not have, in what it refused."""
-    return [found["loc"] for found in error.errors(include_url=False) if found["type"] == "extra_forbidden"]
+    return [found["loc"] for found in error.errors(include_url=False) if found["type"] in UNKNOWN_KEY]
 
 
 def keys_in_words(keys: Iterable[tuple[str | int, ...]]) -> str:

@@ -23,6 +23,7 @@ from ugro.common.fields import Name
 from ugro.common.files import append_line, write_atomic
 from ugro.common.job_spec import JOB_ID
 from ugro.common.mistakes import first_mistake, shown
+from ugro.common.models.checking import UNKNOWN_KEY
 from ugro.common.models.drain import Drain
 from ugro.common.models.node import NodeView, Silence
 from ugro.common.models.owed import Owed
@@ -210,7 +211,7 @@ def fitting(table: str, key: str, row: Any) -> tuple[dict[str, Any] | None, str]
         found = known_part(ROWS[table], row)
     except ValidationError as error:
         why = str(first_mistake(error))
-        bad = {found["loc"][:1] for found in error.errors(include_url=False) if found["type"] != "extra_forbidden"}
+        bad = {found["loc"][:1] for found in error.errors(include_url=False) if found["type"] not in UNKNOWN_KEY}
         parts = {str(first[0]) for first in bad if first}
         if table != "nodes" or not isinstance(row, dict) or len(bad) != len(parts) or not parts <= {*_PARTS}:
             return None, why
