@@ -111,7 +111,8 @@ def until(look: Callable[[], Any], seconds: float = 60) -> Any:
     while (began := time.monotonic()) < end:
         if seen := look():
             return seen
-        time.sleep(max(0.1, time.monotonic() - began))  # what is waited for needs the processor more than the looks do
+        took = time.monotonic() - began
+        time.sleep(max(0.1, 2 * took))  # what is waited for needs the processor more than the looks do
     raise AssertionError(f"not seen within {seconds} s")
 
 
@@ -140,7 +141,9 @@ def run(
         return {"status": status, "stdout": out.read().decode(), "stderr": err.read().decode()}
 
 
-def begin(carrier: int, args: list[str], cwd: str, env: Mapping[str, str], place: Entrance) -> dict[str, Any]:
+def begin(
+    carrier: int, args: list[str], cwd: str, env: Mapping[str, str], place: Entrance | None = None
+) -> dict[str, Any]:
     """A command that is not waited for, with the output of a process that waits for its status on stdin.
 
     What watches over it is the answer's `watcher`.
