@@ -7,9 +7,11 @@ from typing import Any
 
 from ugro.testing.commands import Ugro, document
 
+TORCHRUN = "# torchrun starts it, and no stand-in.\n"
+"""The first line of scripts that are about torchrun."""
+
 # A rank of a real gang: it meets the others before it does what the test wants.
 MEET = """\
-# torchrun has told it where.
 import os, signal, sys
 import torch.distributed as dist
 dist.init_process_group("gloo")
@@ -22,9 +24,11 @@ dist.barrier()
 ALONE = "import os, signal, subprocess, sys, time\nrank = int(os.environ['RANK'])\n"
 
 SCRIPTS = {
-    "fine.py": MEET + "print('café', rank, flush=True)\ndist.destroy_process_group()\n",
-    "exit3.py": MEET + "sys.exit(3) if rank == 1 else dist.barrier()\n",
-    "killed.py": MEET + "os.kill(os.getpid(), signal.SIGKILL) if rank == 1 else dist.barrier()\n",
+    "fine.py": TORCHRUN + MEET + "print('café', rank, flush=True)\ndist.destroy_process_group()\n",
+    "exit3.py": TORCHRUN + MEET + "sys.exit(3) if rank == 1 else dist.barrier()\n",
+    "killed.py": TORCHRUN
+    + ALONE
+    + "os.kill(os.getpid(), signal.SIGKILL) if rank == 1 else time.sleep(600)\n",
     "stubborn.py": ALONE
     + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     + "subprocess.Popen(['sleep', '7771'], start_new_session=True)\n"

@@ -19,7 +19,7 @@ from browser.pages import serious
 from playwright.sync_api import BrowserContext, Page, expect
 
 from ugro.sandbox.cluster import Sandbox
-from ugro.testing.cluster import write_python
+from ugro.testing.cluster import fork_nvidia_smi, write_forking_python
 from ugro.testing.commands import Ugro, document
 
 SLOW = 120_000
@@ -83,9 +83,10 @@ class Served:
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    python = write_python(tmp_path_factory.mktemp("python") / "without-torch")
+    python = write_forking_python(tmp_path_factory.mktemp("python") / "without-torch")
     cluster = Sandbox(tmp_path_factory.mktemp("sandbox"))
     cluster.up()
+    fork_nvidia_smi(cluster, python)
     inventory = yaml.safe_load(cluster.inventory.read_text())
     inventory["defaults"]["python"] = str(python)
     del inventory["nodes"]["gpu-master"]  # two are enough, and each tick looks at all

@@ -35,6 +35,7 @@ from ugro.service.documents import job_document
 from ugro.service.schemas.checkpoints import AskedRankDocument, SaveAnswer, SaveDocument
 from ugro.testing import builders
 from ugro.testing.commands import Ugro, document, until
+from ugro.testing.testbed.machine import Begun
 
 PATHS = RunPaths("~/.ugro", "job-001", 1, 0)
 HEARS = "import signal\nsignal.signal(signal.SIGUSR2, lambda *_: print('heard', flush=True))\n"
@@ -312,14 +313,6 @@ def lives(ugro: Ugro, name: str) -> bool:
     return bool(document(ugro("status", name, "--json"))["state"] == "running")
 
 
-def begun(sandbox: Sandbox, project: Path, *args: str) -> subprocess.Popen[str]:
-    """A `ugro checkpoint` that is not waited for."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "ugro", "checkpoint", *args], cwd=project, env=os.environ | sandbox.environment(),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("name", "answer", "taken"), [("by_signal", "signalled", False), ("by_file", "not caught", True)]
 )
@@ -350,8 +343,8 @@ def test_a_script_that_knows_neither_goes_on(ugro: Ugro, sandbox: Sandbox) -> No
     assert "checkpoint" not in {event["kind"] for event in document(ugro("events", "deaf", "--json"))}
 
 
-def test_whoever_is_interrupted_takes_the_request_back(ugro: Ugro, sandbox: Sandbox, project: Path) -> None:
-    asking = begun(sandbox, project, "deaf", "--wait", "10m")
+def test_whoever_is_interrupted_takes_the_request_back(ugro: Ugro, sandbox: Sandbox, begun: Begun) -> None:
+    asking = begun("checkpoint", "deaf", "--wait", "10m")
     until(lambda: requests(sandbox))
     asking.send_signal(signal.SIGINT)
     _, said = asking.communicate(timeout=30)
@@ -360,8 +353,8 @@ def test_whoever_is_interrupted_takes_the_request_back(ugro: Ugro, sandbox: Sand
 
 
 @pytest.mark.parametrize("name", ["by_signal", "by_file"])
-def test_several_people_ask_at_once(ugro: Ugro, sandbox: Sandbox, project: Path, name: str) -> None:
-    asking = [begun(sandbox, project, name) for _ in range(3)]
+def test_several_people_ask_at_once(ugro: Ugro, sandbox: Sandbox, begun: Begun, name: str) -> None:
+    asking = [begun("checkpoint", name) for _ in range(3)]
     said = [process.communicate(timeout=60) for process in asking]
     assert [process.returncode for process in asking] == [0, 0, 0], said
     assert requests(sandbox) == [] and lives(ugro, name)

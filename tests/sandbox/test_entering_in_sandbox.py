@@ -17,6 +17,7 @@ import pytest
 from ugro.sandbox.cluster import Sandbox
 from ugro.sandbox.files import Files
 from ugro.testing.commands import Ugro, document, until
+from ugro.testing.testbed.machine import Begun
 
 CLUSTER = ("gpu1", "gpu2")
 
@@ -98,11 +99,9 @@ def test_opens_a_terminal_where_a_job_runs(sandbox: Sandbox, project: Path, job:
     assert "a b'c" in lines and str(Files(sandbox.root).home("gpu1") / ".ugro/jobs/job-001/code") in lines
 
 
-def test_forwards_a_port_of_a_job_until_it_is_interrupted(sandbox: Sandbox, project: Path, job: str) -> None:
+def test_forwards_a_port_of_a_job_until_it_is_interrupted(sandbox: Sandbox, begun: Begun, job: str) -> None:
     port = (Files(sandbox.root).home("gpu2") / ".ugro/jobs/job-001/code/port").read_text()
-    command = [sys.executable, "-m", "ugro", "forward", job, f"0:{port}", "--rank", "1", "--json"]
-    env = os.environ | sandbox.environment()
-    with subprocess.Popen(command, cwd=project, env=env, stdout=-1, stderr=-1, text=True) as forwarding:
+    with begun("forward", job, f"0:{port}", "--rank", "1", "--json") as forwarding:
         assert forwarding.stdout
         leads = json.loads(forwarding.stdout.readline())
         assert (leads["node"], leads["problem"]) == ("gpu2", None)

@@ -27,7 +27,7 @@ wait
 """
 
 GANG = """\
-# Not the stand-in: torchrun is what accelerate runs.
+# torchrun, and not its stand-in, is what accelerate runs.
 import torch
 from accelerate import Accelerator
 

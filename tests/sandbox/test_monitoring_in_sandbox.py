@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +14,7 @@ from places import EXAMPLES
 
 from ugro.sandbox.cluster import Sandbox
 from ugro.testing.commands import Ugro, document, until
+from ugro.testing.testbed.machine import Begun
 
 CLUSTER = ("gpu1", "gpu2")
 
@@ -51,18 +48,16 @@ def job(ugro: Ugro, project: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def url(sandbox: Sandbox, project: Path) -> Iterator[str]:
+def url(begun: Begun) -> Iterator[str]:
     """The address of a resident controller."""
-    env = os.environ | sandbox.environment() | {"PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "ugro", "serve", "--every", "0.5", "--listen", "127.0.0.1:0"]
-    with subprocess.Popen(command, cwd=project, env=env, stdout=subprocess.PIPE, text=True) as process:
+    with begun("serve", "--every", "0.5", "--listen", "127.0.0.1:0") as process:
         try:
             assert process.stdout
             told = process.stdout.readline() + process.stdout.readline()
             [address] = re.findall(r"http://127\.0\.0\.1:\d+", told)
             yield address
         finally:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             process.communicate()
 
 

@@ -20,6 +20,7 @@ import pytest
 from ugro.sandbox.cluster import Sandbox
 from ugro.sandbox.files import Files
 from ugro.testing.commands import Ugro, document, until
+from ugro.testing.testbed.machine import Begun
 
 CLUSTER = ("gpu1", "gpu2")
 
@@ -72,10 +73,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextlib.contextmanager
-def started(project: Path, env: dict[str, str], *words: str) -> Iterator[subprocess.Popen[str]]:
-    """`ugro` until Ctrl-C, which ends it with 0."""
-    command = [sys.executable, "-P", "-m", "ugro", *words]
-    with subprocess.Popen(command, cwd=project, env=env, stdout=-1, stderr=-1, text=True) as running:
+def until_interrupted(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """A `ugro` until Ctrl-C, which ends it with 0."""
+    with process as running:
         try:
             yield running
         finally:
@@ -90,8 +90,7 @@ def page(url: str) -> str:
         return text
 
 
-def test_serves_a_notebook_with_a_token_of_its_own(ugro: Ugro, sandbox: Sandbox, project: Path, tmp_path: Path) -> None:
-    env = os.environ | sandbox.environment()
+def test_serves_a_notebook_with_a_token_of_its_own(ugro: Ugro, sandbox: Sandbox, begun: Begun, tmp_path: Path) -> None:
     done = ugro("notebook", "--node", "gpu1", "--name", "without", "--no-browser")
     assert done.returncode == 1 and "it serves no notebook" in done.stderr
     assert "ugro run --on gpu1 -- " in done.stderr and "-m pip install jupyterlab" in done.stderr
@@ -99,7 +98,7 @@ def test_serves_a_notebook_with_a_token_of_its_own(ugro: Ugro, sandbox: Sandbox,
 
     (tmp_path / "jupyter_server.py").write_text(JUPYTER)
     words = ("--node", "gpu1", "--name", "mine", "--env", f"PYTHONPATH={tmp_path}")
-    with started(project, env, "notebook", *words, "--no-browser") as running:
+    with until_interrupted(begun("notebook", *words, "--no-browser")) as running:
         assert running.stdout
         url = running.stdout.readline().strip()
         token = url.partition("?token=")[2]
@@ -109,7 +108,7 @@ def test_serves_a_notebook_with_a_token_of_its_own(ugro: Ugro, sandbox: Sandbox,
             page(url.partition("?")[0])
     job = document(ugro("status", "mine", "--json"))
     assert job["state"] == "running" and job["id"] == "job-002"
-    with started(project, env, "notebook", "mine", "--json") as running:
+    with until_interrupted(begun("notebook", "mine", "--json")) as running:
         assert running.stdout
         link = json.loads(running.stdout.readline())
         assert link["node"] == "gpu1" and token not in str(link) and page(f"{link['url']}?token={token}") == gpu
@@ -141,7 +140,11 @@ def test_shows_event_files_in_tensorboard_and_what_comes_later(
     job = document(ugro("status", "writes", "--json"))["id"]
     until((home / f".ugro/jobs/{job}/code/runs/a/events.out.tfevents.1.here").exists)
     env = os.environ | sandbox.environment() | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
-    with started(project, env, "tensorboard", "writes", "--no-browser") as running:
+    command = [sys.executable, "-P", "-m", "ugro", "tensorboard"]
+    showing = subprocess.Popen(
+        [*command, "writes", "--no-browser"], cwd=project, env=env, stdout=-1, stderr=-1, text=True
+    )
+    with until_interrupted(showing) as running:
         assert running.stdout
         url = running.stdout.readline().strip()
         file = f"{url}writes/runs/a/events.out.tfevents.1.here"
@@ -153,9 +156,8 @@ def test_shows_event_files_in_tensorboard_and_what_comes_later(
     (home / "end").touch()
     ugro("wait", "writes")
     nothing = subprocess.run(
-        [sys.executable, "-P", "-m", "ugro", "tensorboard", "without"], cwd=project, env=env, capture_output=True,
-        text=True, check=False, timeout=60,
-    )  # fmt: skip
+        [*command, "without"], cwd=project, env=env, capture_output=True, text=True, check=False, timeout=60
+    )
     assert nothing.returncode == 2 and "no files named events.out.tfevents.*" in nothing.stderr
     copies = Path(sandbox.environment()["UGRO_HOME"]) / "jobs" / job / "tensorboard"
     assert [path.name for path in copies.rglob("events*")] == ["events.out.tfevents.1.here"]

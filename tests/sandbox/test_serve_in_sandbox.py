@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import pytest
 
 from ugro.sandbox.cluster import Sandbox
 from ugro.testing.commands import Ugro, document, until
+from ugro.testing.testbed.machine import Begun, ForkedProcess
 
 CLUSTER = ("gpu-master", "gpu1")
 
@@ -27,11 +25,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def serving(sandbox: Sandbox, project: Path) -> Iterator[subprocess.Popen[str]]:
+def serving(begun: Begun) -> Iterator[ForkedProcess]:
     """`ugro serve` on the sandbox."""
-    env = os.environ | sandbox.environment() | {"PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "ugro", "--log-level", "debug", "serve", "--every", "0.5"]
-    with subprocess.Popen(command, cwd=project, env=env, stdout=-1, stderr=-1, text=True) as process:
+    with begun("--log-level", "debug", "serve", "--every", "0.5") as process:
         try:
             assert process.stdout and "watching gpu-master, gpu1" in process.stdout.readline()
             yield process
@@ -41,9 +37,7 @@ def serving(sandbox: Sandbox, project: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_serves_the_sandbox_and_finishes_its_tick_at_sigterm(
-    serving: subprocess.Popen[str],
-    sandbox: Sandbox,
-    ugro: Ugro,
+    serving: ForkedProcess, sandbox: Sandbox, ugro: Ugro
 ) -> None:
     job = document(ugro("launch", "brief.py", "--nodes", "2", "--hold", "--json"))["id"]
     document(ugro("release", job, "--json"))
@@ -56,13 +50,9 @@ def test_serves_the_sandbox_and_finishes_its_tick_at_sigterm(
     assert "connected to gpu1" in logged and f"{job} succeeded" in logged and "tick 1 took" in logged
 
 
-def test_following_continues_where_the_resident_is_killed(
-    serving: subprocess.Popen[str], sandbox: Sandbox, project: Path, ugro: Ugro
-) -> None:
+def test_following_continues_where_the_resident_is_killed(serving: ForkedProcess, begun: Begun, ugro: Ugro) -> None:
     job = document(ugro("launch", "counting.py", "--nodes", "2", "--json"))["id"]
-    command = [sys.executable, "-m", "ugro", "logs", "-f", job]
-    env = os.environ | sandbox.environment() | {"PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, cwd=project, env=env, stdout=-1, stderr=-1, text=True) as following:
+    with begun("logs", "-f", job) as following:
         assert following.stdout and following.stderr
         lines = [following.stdout.readline() for _ in range(100)]
         serving.kill()

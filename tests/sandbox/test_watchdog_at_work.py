@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +31,7 @@ from ugro.nodes.remote.stacks.stacks import NodeStacks
 from ugro.sandbox.cluster import Sandbox
 from ugro.testing import builders
 from ugro.testing.commands import Ugro, document, until
+from ugro.testing.testbed.machine import Begun
 
 CLUSTER = ("gpu-master", "gpu1")
 
@@ -201,20 +200,16 @@ def swept(ugro: Ugro, seen: Callable[[], object]) -> Callable[[], object]:
     return look
 
 
-def told_to_a_follower(sandbox: Sandbox, job: str) -> str:
+def told_to_a_follower(begun: Begun, job: str) -> str:
     """The first thing that whoever follows a job is told beside its log."""
-    command = [sys.executable, "-m", "ugro", "logs", "-f", job]
-    following = subprocess.Popen(
-        command, env=os.environ | sandbox.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    with following:
+    with begun("logs", "-f", job) as following:
         assert following.stderr
         told = following.stderr.readline()
         following.kill()
     return told
 
 
-def test_a_stopped_rank_of_a_real_gang_is_named_and_let_go_again(ugro: Ugro, sandbox: Sandbox) -> None:
+def test_a_stopped_rank_of_a_real_gang_is_named_and_let_go_again(ugro: Ugro, sandbox: Sandbox, begun: Begun) -> None:
     made = document(ugro("launch", "job.yaml", "--yes", "--json"))
 
     def job() -> dict[str, object]:
@@ -243,7 +238,7 @@ def test_a_stopped_rank_of_a_real_gang_is_named_and_let_go_again(ugro: Ugro, san
         [proposal] = document(ugro("proposals", "--json"))
         assert (proposal["cause"], proposal["ends"], proposal["what"]) == ("hang", True, "end it; begin again")
         assert f"{alert}; proposed: end it; begin again: ugro approve {made['id']}" in told_to_a_follower(
-            sandbox, made["id"]
+            begun, made["id"]
         )
         assert (sandbox.root / "state/jobs" / made["id"] / "hang-1.json").exists()
         os.kill(pid, signal.SIGCONT)

@@ -26,6 +26,7 @@ from ugro.control_plane.scheduler.scheduling import why
 from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.engines.ssh.engine import SshEngine
 from ugro.nodes.pool import Pool
+from ugro.sandbox.cluster import Sandbox
 from ugro.testing.commands import Ugro, until
 from ugro.testing.forking_python import client
 from ugro.testing.transport import Silencing
@@ -34,10 +35,10 @@ PYTHON = f"""\
 #!/bin/sh
 # A node's python; as torchrun it starts one rank without torch, in a session of its own as torchrun does.
 [ "$1" = -m ] || exec {sys.executable} "$@"
-export LOCAL_RANK=0
+export LOCAL_RANK=0 LOCAL_WORLD_SIZE=1 TORCHELASTIC_RUN_ID=none
 for option in "$@"; do case $option in
-    --node-rank=*) export RANK="${{option#*=}}" ;;
-    --nnodes=*) export WORLD_SIZE="${{option#*=}}" ;;
+    --node-rank=*) export RANK="${{option#*=}}" GROUP_RANK="${{option#*=}}" ;;
+    --nnodes=*) export WORLD_SIZE="${{option#*=}}" GROUP_WORLD_SIZE="${{option#*=}}" ;;
     --master-addr=*) export MASTER_ADDR="${{option#*=}}" ;;
     --master-port=*) export MASTER_PORT="${{option#*=}}" ;;
 esac; done
@@ -57,6 +58,12 @@ def write_python(path: Path, before: str = "") -> Path:
 def write_forking_python(path: Path) -> Path:
     """The same for nodes in this very process namespace: their scripts are forked, which is quicker still."""
     return write_python(path, client())
+
+
+def fork_nvidia_smi(sandbox: Sandbox, python: Path) -> None:
+    """Let the nodes of a sandbox that is up run nvidia-smi with a python that forks it."""
+    for program in sandbox.root.glob("bin/*/nvidia-smi"):
+        program.write_text(program.read_text().replace(sys.executable, str(python), 1))
 
 
 STARTED = "import os; open(os.environ['HOME'] + '/started', 'a').write(os.environ['RANK'])\n"

@@ -23,6 +23,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pydantic import BaseModel
+
 import ugro.cli
 import ugro.control_plane
 import ugro.nodes
@@ -109,7 +111,8 @@ def until(look: Callable[[], Any], seconds: float = 60) -> Any:
     while (began := time.monotonic()) < end:
         if seen := look():
             return seen
-        time.sleep(max(0.1, time.monotonic() - began))  # what is waited for needs the processor more than the looks do
+        took = time.monotonic() - began
+        time.sleep(max(0.1, 2 * took))  # what is waited for needs the processor more than the looks do
     raise AssertionError(f"not seen within {seconds} s")
 
 
@@ -138,7 +141,9 @@ def run(
         return {"status": status, "stdout": out.read().decode(), "stderr": err.read().decode()}
 
 
-def begin(carrier: int, args: list[str], cwd: str, env: Mapping[str, str], place: Entrance) -> dict[str, Any]:
+def begin(
+    carrier: int, args: list[str], cwd: str, env: Mapping[str, str], place: Entrance | None = None
+) -> dict[str, Any]:
     """A command that is not waited for, with the output of a process that waits for its status on stdin.
 
     What watches over it is the answer's `watcher`.
@@ -205,10 +210,19 @@ def serve(run: Callable[..., dict[str, Any]]) -> None:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not any(part in module.name for part in FOR_NODES):
                 importlib.import_module(module.name)
+    build_models()
     gc.freeze()
     for line in sys.stdin:
         number, command = json.loads(line)
         print(json.dumps([number, run(**command)]), flush=True)
+
+
+def build_models(base: type[BaseModel] = BaseModel) -> None:
+    """Build the validators of UGRO's models. Else each fork builds those that it needs, which is half its work."""
+    for model in base.__subclasses__():
+        if model.__module__.startswith("ugro.") and not model.__pydantic_generic_metadata__["parameters"]:
+            model.model_rebuild()
+        build_models(model)
 
 
 def answer(**command: Any) -> dict[str, Any]:

@@ -47,7 +47,7 @@ SCRIPTS = ("code/receive_code.py", "run/prepare.py", "training_files/training_fi
 
 MODULES = (
     "concurrent.futures.thread", "csv", "fcntl", "glob", "hashlib", "importlib.util", "json", "pickletools", "shutil",
-    "socket", "stat", "struct", "tarfile", "zipfile",
+    "socket", "stat", "struct", "tarfile", "ugro.sandbox.nvidia_smi", "zipfile",
 )  # fmt: skip
 
 GRACE = 2.0

@@ -74,6 +74,8 @@ class _Task:
     task: asyncio.Task[None]
     ends: bool = False
     """Whether it ends a job, so that no request to end it breaks it off."""
+    feeds: bool = False
+    """Whether it only brings data, from which no next step follows."""
 
 
 class Controller:
@@ -143,7 +145,8 @@ class Controller:
                     with bounded(f"{job.id}: its next step", job.id):
                         await self._step(job, seen)
                         if job.state == JobState.RUNNING:
-                            self._begin(("series", job.id), None, functools.partial(self._steps.bring_series, job))
+                            bring = functools.partial(self._steps.bring_series, job)
+                            self._begin(("series", job.id), None, bring, feeds=True)
             with bounded("the history of GPUs"):
                 await asyncio.to_thread(node_watch.keep_looks, self._store, seen, live)
             with bounded("what is done about failures"):
@@ -177,7 +180,10 @@ class Controller:
         try:
             await self._tick_among_others(problems, patience)
             while tasks := self._waited_for(job_ids):
-                await asyncio.wait(tasks, timeout=TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                feeds = {one.task for one in self._tasks.values() if one.feeds}  # what ended is not known any more
+                ended, _ = await asyncio.wait(tasks, timeout=TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                if ended and ended <= feeds:
+                    continue
                 if job_ids and not self._waited_for(job_ids) and not {*job_ids} & {*self._store.decisions.undecided()}:
                     break
                 with contextlib.suppress(StateLocked):  # whose tick does the same
@@ -244,7 +250,12 @@ class Controller:
         await self._engine.close()
 
     def _begin(
-        self, key: Hashable, stamp: Hashable, act: Callable[[], Coroutine[Any, Any, None]], ends: bool = False
+        self,
+        key: Hashable,
+        stamp: Hashable,
+        act: Callable[[], Coroutine[Any, Any, None]],
+        ends: bool = False,
+        feeds: bool = False,
     ) -> None:
         """Do something slow beside the ticks, unless it is under way. `stamp` is what it is about (`complete`)."""
         if key in self._tasks or (self._tried is not None and (key, stamp) in self._tried):
@@ -255,7 +266,7 @@ class Controller:
         if self._tried is not None:
             self._tried.add((key, stamp))
         task = asyncio.create_task(self._bounded(key, ends, act))
-        self._tasks[key] = _Task(task, ends)
+        self._tasks[key] = _Task(task, ends, feeds)
         task.add_done_callback(lambda _: self._tasks.pop(key, None))
 
     async def _bounded(self, key: Hashable, ends: bool, act: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -58,9 +58,10 @@ CARRIER = 'read status || exit 1; [ "$status" -ge 0 ] && exit "$status"; kill "$
 
 
 class ForkedProcess(HostProcess):
-    """A `ugro` that was forked from a process of ours, which is asked for it, and went to a machine by itself."""
+    """A `ugro` that was forked from a process of ours, which is asked for it, and went to its place by itself."""
 
     def __init__(self, ask: Callable[..., dict[str, Any]], args: Sequence[str], **command: Any) -> None:
+        self._goes = "place" in command
         reading, writing = os.pipe()
         pipe = subprocess.PIPE
         try:
@@ -73,9 +74,14 @@ class ForkedProcess(HostProcess):
     @property
     def carried(self) -> list[psutil.Process]:
         try:
-            return [there for way in psutil.Process(self._watcher).children() for there in way.children()]
+            forked = psutil.Process(self._watcher).children()
+            return [there for way in forked for there in way.children()] if self._goes else forked
         except psutil.NoSuchProcess:
             return []
+
+
+Begun = Callable[..., ForkedProcess]
+"""Begins a `ugro` with these words, which is not waited for."""
 
 
 class Machine:

@@ -82,6 +82,17 @@ async def test_an_unchanged_world_plans_nothing(bed: Bed) -> None:
     await cancel(bed, job)
 
 
+async def test_nodes_are_observed_once_where_only_data_is_brought(bed: Bed) -> None:
+    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    while not all(rank.pid for rank in bed.store.jobs.job(job.id).ranks):
+        await bed.tick()
+    async with bed.controller() as (controller, _):
+        observe = controller.observe = Mock(wraps=controller.observe)  # type: ignore[method-assign]
+        await controller.complete()
+        assert observe.call_count == 1
+    await cancel(bed, job)
+
+
 async def test_a_job_never_ends_before_it_began_whatever_the_clocks_say(
     bed: Bed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
