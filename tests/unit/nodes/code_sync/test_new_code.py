@@ -21,6 +21,7 @@ from ugro.nodes.code_sync.manifest import digest_of, encoded
 from ugro.nodes.remote.code.on_node import replace_code
 from ugro.nodes.transport import LocalTransport
 from ugro.testing import builders
+from ugro.testing.cluster import write_forking_python
 from ugro.testing.transport import Meddling
 
 JOB = "~/jobs/job-001"
@@ -28,7 +29,7 @@ JOB = "~/jobs/job-001"
 
 @pytest.fixture
 def node(home: Path) -> LocalTransport:
-    return LocalTransport(builders.this_machine(python=sys.executable))
+    return LocalTransport(builders.this_machine(python=str(write_forking_python(home / "python"))))
 
 
 @pytest.fixture
