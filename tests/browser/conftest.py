@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,7 +17,11 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from ugro.testing.testbed.bed import install
 from ugro.testing.testbed.errors import TestbedError
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+SHELL = "chromium-headless-shell"
+"""Chromium without its windows, as program and as Debian package. A window is a page of its own, in a process of its
+own: of what a test with a new profile costs, that is more than half."""
+
+NAMES = (SHELL, "chromium", "chromium-browser", "google-chrome")
 """What distributions call it."""
 
 
@@ -28,32 +33,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The browser. As root it is installed where it is missing; else the tests are skipped.
+    """The browser.
 
     While it runs, so does a loop of its own in this thread: it ends before the coroutines of other modules.
     """
-    if not _missing():
-        pass
-    elif os.geteuid():
-        pytest.skip("chromium is not installed (Debian: sudo apt-get install chromium)")
-    else:
-        try:
-            install(_missing, surroundings.GIVEN, "browser test")
-        except TestbedError as error:
-            pytest.fail(str(error))
+    program = _program()
     with sync_playwright() as play:
         # Its sandbox needs a user that is not root.
-        browser = play.chromium.launch(executable_path=_found(), args=["--no-sandbox"])
+        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield browser
         browser.close()
 
 
-def _found() -> str | None:
-    return next(filter(None, map(shutil.which, NAMES)), None)
-
-
-def _missing() -> str:
-    return "" if _found() else "chromium"
+@functools.cache
+def _program() -> str:
+    """Return where the browser is. As root it is installed where it is missing; else the tests are skipped."""
+    refusal = ""
+    if not os.geteuid():
+        try:
+            install(lambda: "" if shutil.which(SHELL) else SHELL, surroundings.GIVEN, "browser test")
+        except TestbedError as error:
+            refusal = str(error)
+    if found := next(filter(None, map(shutil.which, NAMES)), None):
+        return found
+    if refusal:
+        pytest.fail(refusal)
+    pytest.skip(f"chromium is not installed (Debian: sudo apt-get install {SHELL})")
 
 
 @pytest.fixture

@@ -50,7 +50,11 @@ def test_the_pages_are_those_of_the_code_in_any_surroundings(tmp_path: Path) -> 
         assert not re.search(r"/root/|/home/(?!ob/)|/tmp/|0x[0-9a-f]{6}", (FOLDER / name).read_text()), name
 
 
-def test_names_the_page_that_differs_and_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_the_page_that_differs_and_writes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in PAGES.keys() - {"job.md", "events.md"}:  # the test above builds all
+        monkeypatch.delitem(PAGES, name)
     assert main(tmp_path, []) == 0 and main(tmp_path, ["--check"]) == 0
     (tmp_path / "job.md").write_text("an older one")
     (tmp_path / "gone.md").write_text("of a page that is built no longer")

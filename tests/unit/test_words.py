@@ -8,9 +8,12 @@ Texts are pages, helps, messages, docstrings and comments.
 from __future__ import annotations
 
 import ast
+import functools
+import io
 import re
 import tokenize
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -103,15 +106,21 @@ def helps() -> Iterator[tuple[str, str]]:
     yield from of(cli, "ugro")
 
 
+@functools.cache
+def sources() -> list[tuple[Path, str, list[ast.AST]]]:
+    """Return the Python files of `ugro/`, each with its text and the nodes of its tree."""
+    texts = ((path, path.read_text(encoding="utf-8")) for path in sorted((ROOT / "ugro").rglob("*.py")))
+    return [(path, text, list(ast.walk(ast.parse(text)))) for path, text in texts]
+
+
 def messages() -> Iterator[tuple[str, str]]:
     """Yield every text constant of `ugro/` that has more than one word and is no docstring."""
-    for path in sorted((ROOT / "ugro").rglob("*.py")):
+    for path, _, nodes in sources():
         if path.parent.name == "diagnosis" and path.name in QUOTES_OTHERS:
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
-        inside |= {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-        for node in ast.walk(tree):
+        inside = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+        inside |= {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        for node in nodes:
             if isinstance(node, ast.JoinedStr):
                 parts = (str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
                 text = "".join(parts)
@@ -124,18 +133,21 @@ def messages() -> Iterator[tuple[str, str]]:
 
 
 def explanations() -> Iterator[tuple[str, str]]:
-    """Yield every docstring, also that of a constant or field, and every comment of `ugro/`."""
-    for path in sorted((ROOT / "ugro").rglob("*.py")):
+    """Yield every docstring, also that of a constant or field, and the comments of `ugro/`.
+
+    Comments are those of files where a line with a `#` has a word to avoid: to tell comments from texts takes long.
+    """
+    for path, source, nodes in sources():
         place = path.relative_to(ROOT)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes:
             if (
                 isinstance(node, ast.Expr)
                 and isinstance(node.value, ast.Constant)
                 and isinstance(node.value.value, str)
             ):
                 yield f"{place}:{node.lineno}", node.value.value
-        with tokenize.open(path) as lines:
-            for token in tokenize.generate_tokens(lines.readline):
+        if any("#" in line and ANY.search(line) for line in source.splitlines()):
+            for token in tokenize.generate_tokens(io.StringIO(source).readline):
                 if token.type == tokenize.COMMENT:
                     yield f"{place}:{token.start[0]}", token.string
 

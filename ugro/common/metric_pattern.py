@@ -33,12 +33,14 @@ _MANY = 16
 """Repetitions that count as any number."""
 
 _TRIAL = """\
-import json, re, resource, sys, time
-seconds = int(sys.argv[1])
+import json, re, resource, signal, sys, time
+seconds, of_a_line = int(sys.argv[1]), float(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 pattern, lines = json.load(sys.stdin)
 search, worst = re.compile(pattern).search, 0.0
+signal.signal(signal.SIGPROF, signal.SIG_DFL)
 for line in lines:
+    signal.setitimer(signal.ITIMER_PROF, 2 * of_a_line)  # a search that takes longer ends here
     begin = time.process_time()
     search(line)
     worst = max(worst, time.process_time() - begin)
@@ -76,7 +78,7 @@ def try_out(text: str) -> None:
     import subprocess  # here, since few jobs have a pattern
 
     compiled(text)
-    trial = [sys.executable, "-I", "-S", "-c", _TRIAL, str(TRIAL_SECONDS)]
+    trial = [sys.executable, "-I", "-S", "-c", _TRIAL, str(TRIAL_SECONDS), str(LINE_SECONDS)]
     done = subprocess.run(trial, input=json.dumps([text, _hard_lines(text)]), capture_output=True, text=True)
     if done.returncode != 0 or float(done.stdout) > LINE_SECONDS:
         raise ValueError(f"it is too slow: more than {LINE_SECONDS * 1000:.0f} ms for one line of {LINE} characters")

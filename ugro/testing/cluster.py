@@ -163,17 +163,20 @@ esac
 
 
 class Master:
-    """A state directory, one local node, and a project with a script, as on a user's machine."""
+    """A state directory, one local node, and a project with a script, as on a user's machine, but without torch."""
 
     def __init__(self, root: Path, ugro: Ugro) -> None:
         self.root, self._ugro, self._path = root, ugro, os.environ["PATH"]
         self.home = root / "state"
+        self._python = write_forking_python(root / "python")
         self.describe()
         (root / "t.py").write_text("print('fine')\n")
 
     def describe(self, node: str = "here", keys: str = "", others: str = "") -> None:
         """Write the inventory: the node of that name, with these keys added, and more lines for others."""
         known = f"address: 127.0.0.1, local: true, base_dir: {self.root}/node"
+        if "python:" not in keys:
+            known += f", python: {self._python}"
         text = f"nodes:\n  {node}: {{{known}{keys and ', '}{keys}}}\n{others}"
         (self.root / "inventory.yaml").write_text(text)
 

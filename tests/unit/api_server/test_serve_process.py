@@ -21,6 +21,7 @@ from ugro.api_server.guard import cookie_name
 from ugro.api_server.tokens import Tokens
 from ugro.service.schemas.web import Role
 from ugro.testing.cluster import write_python
+from ugro.testing.commands import Ugro
 
 
 @pytest.fixture
@@ -30,18 +31,13 @@ def inventory(home: Path) -> Path:
     return path
 
 
-def command(inventory: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "ugro", "--inventory", str(inventory), "serve", "--every", "0.5", *options]
-
-
 @asynccontextmanager
 async def serving(
     inventory: Path, *options: str, lines: int = 2
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """Run it; give it with its first lines. It is killed at the end, as a power cut does."""
-    process = await asyncio.create_subprocess_exec(
-        *command(inventory, *options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    command = [sys.executable, "-m", "ugro", "--inventory", str(inventory), "serve", "--every", "0.5", *options]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert process.stdout
     try:
         async with asyncio.timeout(60):
@@ -51,17 +47,21 @@ async def serving(
         await process.wait()
 
 
-async def dashboard(inventory: Path) -> str:
+async def dashboard(ugro: Ugro, inventory: Path) -> str:
     """What `ugro dashboard` complains of."""
-    done = await ugro(inventory, "dashboard", "--no-browser")
+    done = await another(ugro, inventory, "dashboard", "--no-browser")
     assert done.returncode == 2
     return done.stderr
 
 
-async def ugro(inventory: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run another command beside the resident controller."""
-    command = [sys.executable, "-m", "ugro", "--inventory", str(inventory), *words]
-    return await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
+async def another(ugro: Ugro, inventory: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run another command, beside the resident controller if there is one."""
+    return await asyncio.to_thread(ugro, "--inventory", str(inventory), *words, env=dict(os.environ))
+
+
+async def refused(ugro: Ugro, inventory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a `ugro serve` that ends at once."""
+    return await another(ugro, inventory, "serve", "--every", "0.5", *options)
 
 
 def free_port() -> int:
@@ -96,12 +96,9 @@ async def test_a_page_heals_after_a_kill(inventory: Path, home: Path) -> None:
     assert len(set(epochs)) == 2
 
 
-async def test_the_usual_port_may_be_taken_and_a_named_one_may_not(inventory: Path) -> None:
+async def test_the_usual_port_may_be_taken_and_a_named_one_may_not(inventory: Path, forked: Ugro) -> None:
     with socket.create_server(("127.0.0.1", 0)) as ear:
-        taken = f"127.0.0.1:{ear.getsockname()[1]}"
-        ended = await asyncio.to_thread(
-            subprocess.run, command(inventory, "--listen", taken), capture_output=True, text=True, timeout=60
-        )
+        ended = await refused(forked, inventory, "--listen", f"127.0.0.1:{ear.getsockname()[1]}")
         assert (
             ended.returncode == 2 and "is in use" in ended.stderr and "ugro serve --listen 127.0.0.1:0" in ended.stderr
         )
@@ -114,15 +111,15 @@ async def test_the_usual_port_may_be_taken_and_a_named_one_may_not(inventory: Pa
             pass  # another program has it: as well
         async with serving(inventory) as (_, told):
             assert "watching here" in told and "no dashboard and no API: port 8470 is in use" in told
-            assert "without a dashboard: port 8470 is in use" in await dashboard(inventory)
-            assert "no dashboard: port 8470 is in use" in (await ugro(inventory, "status")).stdout
+            assert "without a dashboard: port 8470 is in use" in await dashboard(forked, inventory)
+            assert "no dashboard: port 8470 is in use" in (await another(forked, inventory, "status")).stdout
 
 
-async def test_serves_no_http_where_none_is_wanted(inventory: Path) -> None:
+async def test_serves_no_http_where_none_is_wanted(inventory: Path, forked: Ugro) -> None:
     async with serving(inventory, "--no-http", lines=1) as (process, told):
         assert "watching here" in told
         assert process.stdout and "here joined" in (await process.stdout.readline()).decode()
-        told = await dashboard(inventory)
+        told = await dashboard(forked, inventory)
         assert "without a dashboard: it was started with --no-http" in told and f"`kill {process.pid}`" in told
 
 
@@ -138,8 +135,10 @@ async def test_serves_no_http_where_none_is_wanted(inventory: Path) -> None:
         (("--listen", "127.0.0.1:0", "--tls-cert", __file__), "cannot be used"),
     ],
 )
-def test_says_what_is_wrong_with_the_place(inventory: Path, options: tuple[str, ...], told: str) -> None:
-    ended = subprocess.run(command(inventory, *options), capture_output=True, text=True, timeout=60)
+async def test_says_what_is_wrong_with_the_place(
+    inventory: Path, forked: Ugro, options: tuple[str, ...], told: str
+) -> None:
+    ended = await refused(forked, inventory, *options)
     assert ended.returncode == 2 and told in ended.stderr and "Traceback" not in ended.stderr
 
 
@@ -148,10 +147,8 @@ async def test_warns_of_tokens_in_plain_sight(inventory: Path) -> None:
         assert "is not encrypted" in told
 
 
-async def test_a_token_that_others_read_is_not_used(inventory: Path, home: Path) -> None:
+async def test_a_token_that_others_read_is_not_used(inventory: Path, home: Path, forked: Ugro) -> None:
     Tokens.of(home / ".ugro")
     (home / ".ugro" / "token").chmod(0o644)
-    ended = await asyncio.to_thread(
-        subprocess.run, command(inventory, "--listen", "127.0.0.1:0"), capture_output=True, text=True, timeout=60
-    )
+    ended = await refused(forked, inventory, "--listen", "127.0.0.1:0")
     assert ended.returncode == 4 and "chmod 600" in ended.stderr

@@ -22,6 +22,7 @@ from ugro.common.models.job_state import JobState
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.accepted import STATES
 from ugro.testing import builders
+from ugro.testing.commands import Ugro
 
 BIN = Path(sys.executable).parent
 INVENTORY = """\
@@ -69,6 +70,15 @@ def completed(line: str, **env: str) -> list[str]:
     )
     assert done.stderr == "" and done.returncode == 0
     return done.stdout.splitlines()
+
+
+def answered(ugro: Ugro, line: str) -> list[str]:
+    """What the function above is told for the last word of a line."""
+    words = line.split(" ")
+    asked = {"_UGRO_COMPLETE": "bash_complete", "COMP_WORDS": "\n".join(words), "COMP_CWORD": str(len(words) - 1)}
+    done = ugro(cwd=Path.cwd(), env=surroundings(**asked))
+    assert done.stderr == "" and done.returncode == 0
+    return [word.removeprefix("plain,") for word in done.stdout.split()]
 
 
 def surroundings(**env: str) -> dict[str, str]:
@@ -125,33 +135,33 @@ def job_in(state: JobState, name: str | None = None, wish: Wish | None = None) -
     return job.id
 
 
-def test_secrets_are_completed(project: Path) -> None:
+def test_secrets_are_completed(project: Path, forked: Ugro) -> None:
     store = MetadataStore(Path(os.environ["UGRO_HOME"]))
     for name in ("HF_TOKEN", "HF_OTHER", "WANDB"):
         store.secrets.set(name, "value-1")
     for line in ("ugro secret remove HF", "ugro launch train.py --secret HF"):
-        assert completed(line) == ["HF_OTHER", "HF_TOKEN"], line
+        assert answered(forked, line) == ["HF_OTHER", "HF_TOKEN"], line
 
 
-def test_jobs_are_completed_where_the_command_accepts_their_state(project: Path) -> None:
+def test_jobs_are_completed_where_the_command_accepts_their_state(project: Path, forked: Ugro) -> None:
     ids = {state: job_in(state) for state in JobState}
     ending = job_in(JobState.RUNNING, wish=Wish.CANCEL)
     for request, states in STATES.items():
         wanted = {ids[state] for state in states} | (
             {ending} if request in ("cancel", "exec", "wait", "stacks") else set()
         )
-        assert set(completed(f"ugro {request} job-")) == wanted, request
+        assert set(answered(forked, f"ugro {request} job-")) == wanted, request
     assert set(completed("ugro logs job-")) == {*ids.values(), ending}
-    assert completed("ugro approve job-") == []
-    assert completed(f"ugro launch --after {ids[JobState.RUNNING]}") == [ids[JobState.RUNNING]]
+    assert answered(forked, "ugro approve job-") == []
+    assert answered(forked, f"ugro launch --after {ids[JobState.RUNNING]}") == [ids[JobState.RUNNING]]
 
 
-def test_a_name_is_completed_where_it_means_a_job_that_is_accepted(project: Path) -> None:
+def test_a_name_is_completed_where_it_means_a_job_that_is_accepted(project: Path, forked: Ugro) -> None:
     job_in(JobState.FAILED, "demo")
     job_in(JobState.QUEUED, "demo")
     job_in(JobState.FAILED, "other")
-    assert completed("ugro resume de") == []  # the name means the job that waits
-    assert completed("ugro hold de") == ["demo"] and completed("ugro resume ot") == ["other"]
+    assert answered(forked, "ugro resume de") == []  # the name means the job that waits
+    assert answered(forked, "ugro hold de") == ["demo"] and answered(forked, "ugro resume ot") == ["other"]
 
 
 def typed(shell: list[str], setup: str, line: str, until: str) -> str:

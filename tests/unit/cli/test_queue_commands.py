@@ -443,6 +443,7 @@ def test_shows_a_reason_of_several_lines_in_one(master: Master) -> None:
 
 
 def test_several_are_taken_and_the_failure_of_one_stops_no_other(master: Master) -> None:
+    (master.root / "t.py").write_text("import time; time.sleep(600)\n")
     for name in "abc":
         master.ugro("launch", "t.py", "--hold", "--name", name)
     held = master.ugro("hold", "a", "nosuch", "b", "--reason", "for Ada", code=2)
@@ -459,6 +460,7 @@ def test_several_are_taken_and_the_failure_of_one_stops_no_other(master: Master)
         "job-004 is cancelled",
     ]
     assert [one["state"] for one in json.loads(master.ugro("cancel", "c", "a", "--json").stdout)] == ["cancelled"] * 2
+    master.ugro("cancel", "b")
 
 
 def test_several_nodes_are_drained_and_come_back(master: Master) -> None:

@@ -1,4 +1,7 @@
-"""The example really trains: real torchrun, real processes, gloo over loopback."""
+"""The example really trains: real processes, gloo over loopback, real torchrun where ranks are started as UGRO does.
+
+Where a test is about what ranks do, they are forked without torchrun from one process that has imported torch.
+"""
 
 import contextlib
 import importlib.util
@@ -20,11 +23,19 @@ from places import EXAMPLES, QUICK
 
 from ugro.nodes.remote import bundle
 
+from .warm_ranks import WarmRanks
+
 torch = pytest.importorskip("torch")
 
 SCRIPT = EXAMPLES / "train_production.py"
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
-TWO_RANKS = [*TORCHRUN, "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
+TWO_RANKS = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--local-addr=127.0.0.1",
+    "--nproc-per-node=2",
+]
 SIZES = ["--epochs=2", "--steps-per-epoch=20", "--seq-len=32"]
 SETTINGS = [*SIZES, "--log-every=5", "--checkpoint-every=10", "--keep-last=9"]
 DEADLINE = 120.0  # seconds; a run takes about five
@@ -94,6 +105,19 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def warm() -> Iterator[WarmRanks]:
+    ranks = WarmRanks(environment())
+    yield ranks
+    ranks.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
 def script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("train_production", SCRIPT)
     assert spec and spec.loader
@@ -114,13 +138,17 @@ def test_two_ranks_learn(whole_run: Path) -> None:
     ]
 
 
-def test_a_resumed_run_repeats_the_uninterrupted_one(whole_run: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_repeats_the_uninterrupted_one(whole_run: Path, tmp_path: Path, warm: WarmRanks) -> None:
     kept = tmp_path / "checkpoints"
     kept.mkdir()
     shutil.copy(whole_run / "checkpoints" / "checkpoint-20.pt", kept)
     torn = (whole_run / "checkpoints" / "checkpoint-30.pt").read_bytes()[:-100]
     (kept / "checkpoint-30.pt").write_bytes(torn)  # the newest, but its copy was cut short
-    log = run([*TWO_RANKS, str(SCRIPT), *SETTINGS, "--resume_from_checkpoint", str(kept)], tmp_path)
+    command = [str(SCRIPT), *SETTINGS, "--resume_from_checkpoint", str(kept)]
+    with warm.started(command, free_port(), tmp_path, tmp_path) as pids:
+        codes = warm.codes(pids)
+    log = (tmp_path / "log").read_text()
+    assert codes == [0, 0], log
     assert f"resuming from {kept / 'checkpoint-20.pt'} at step 20\n" in log
     expected = losses((whole_run / "log").read_text())
     assert losses(log) == {step: loss for step, loss in expected.items() if step > 20}
@@ -143,7 +171,7 @@ def test_shares_of_the_batch_do_not_change_what_is_learned(whole_run: Path, tmp_
     assert not all(torch.equal(one[name], other[name]) for name in one), "the batch was not split otherwise"
 
 
-def test_shares_count_only_when_every_rank_has_one(tmp_path: Path) -> None:
+def test_shares_count_only_when_every_rank_has_one(tmp_path: Path, warm: WarmRanks) -> None:
     program = (
         "import importlib.util, os, sys, argparse; import torch.distributed as dist\n"
         f"spec = importlib.util.spec_from_file_location('t', {str(SCRIPT)!r})\n"
@@ -155,32 +183,28 @@ def test_shares_count_only_when_every_rank_has_one(tmp_path: Path) -> None:
         "t.say(f'{given} {t.batch_sizes(args, world)}'); dist.destroy_process_group()\n"
     )
     (tmp_path / "sizes.py").write_text(program)
-    log = run([*TWO_RANKS, str(tmp_path / "sizes.py")], tmp_path)
+    with warm.started([str(tmp_path / "sizes.py")], free_port(), tmp_path, tmp_path) as pids:
+        codes = warm.codes(pids)
+    log = (tmp_path / "log").read_text()
+    assert codes == [0, 0], log
     assert log.count("[13, 3] [8, 8]\n") == 2, log
 
 
-def test_only_the_first_node_needs_the_checkpoint(whole_run: Path, tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    nodes = [*TORCHRUN, "--nnodes=2", "--master-addr=127.0.0.1", f"--master-port={port}"]
+def test_only_the_first_node_needs_the_checkpoint(whole_run: Path, tmp_path: Path, warm: WarmRanks) -> None:
     there = str(whole_run / "checkpoints" / "checkpoint-20.pt")
-    command = [str(SCRIPT), *SETTINGS]
-    with (
-        started([*nodes, "--node-rank=0", *command], tmp_path / "node-0", UGRO_RESUME_FROM=there) as first,
-        started([*nodes, "--node-rank=1", *command], tmp_path / "node-1") as second,
-    ):
-        codes = first.wait(DEADLINE), second.wait(DEADLINE)
+    nodes = (tmp_path / "node-0", tmp_path / "node-1")
+    with warm.started([str(SCRIPT), *SETTINGS], free_port(), *nodes, UGRO_RESUME_FROM=there) as pids:
+        codes = warm.codes(pids)
     log = (tmp_path / "node-0" / "log").read_text()
-    assert codes == (0, 0), log + (tmp_path / "node-1" / "log").read_text()
+    assert codes == [0, 0], log + (tmp_path / "node-1" / "log").read_text()
     expected = losses((whole_run / "log").read_text())
     assert losses(log) == {step: loss for step, loss in expected.items() if step > 20}
     assert not (tmp_path / "node-1" / "checkpoints").exists()
 
 
-def test_sigusr2_saves_a_checkpoint_and_training_goes_on(tmp_path: Path) -> None:
+def test_sigusr2_saves_a_checkpoint_and_training_goes_on(tmp_path: Path, warm: WarmRanks) -> None:
     endless = ["--steps-per-epoch=100000", "--checkpoint-every=100000", "--seq-len=16", "--log-every=1"]
-    with started([*TWO_RANKS, str(SCRIPT), *endless], tmp_path):
+    with warm.started([str(SCRIPT), *endless], free_port(), tmp_path, tmp_path):
         rank_0 = int(await_line(tmp_path, r"start rank 0 .* pid (\d+)")[1])
         await_line(tmp_path, r"step 1/.*")
         os.kill(rank_0, signal.SIGUSR2)

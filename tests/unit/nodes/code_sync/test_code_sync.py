@@ -29,6 +29,7 @@ from ugro.nodes.remote.code.on_node import receive_code
 from ugro.nodes.transport import LocalTransport
 from ugro.nodes.transport.ssh import SshTransport
 from ugro.testing import builders
+from ugro.testing.cluster import write_forking_python
 from ugro.testing.testbed.etc import User, write_etc
 from ugro.testing.testbed.mounts import show_etc
 from ugro.testing.transport import Counting, Meddling
@@ -51,7 +52,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def node(home: Path) -> LocalTransport:
     """This machine as a node."""
-    return LocalTransport(builders.this_machine(python=sys.executable))
+    return LocalTransport(builders.this_machine(python=str(write_forking_python(home / "python"))))
 
 
 JOB = "~/.ugro/jobs/job-{:03d}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from ugro.nodes.code_sync.manifest import digest_of, encoded
 from ugro.nodes.remote.code.on_node import replace_code
 from ugro.nodes.transport import LocalTransport
 from ugro.testing import builders
+from ugro.testing.cluster import write_forking_python
 from ugro.testing.transport import Meddling
 
 JOB = "~/jobs/job-001"
@@ -27,7 +29,7 @@ JOB = "~/jobs/job-001"
 
 @pytest.fixture
 def node(home: Path) -> LocalTransport:
-    return LocalTransport(builders.this_machine(python=sys.executable))
+    return LocalTransport(builders.this_machine(python=str(write_forking_python(home / "python"))))
 
 
 @pytest.fixture
@@ -286,10 +288,11 @@ async def test_a_replacement_that_is_cut_short_anywhere_is_carried_on(
     lists = encoded(read_manifest(now)) + b"\n" + encoded(read_manifest(before))
     digest = digest_of(read_manifest(now))
     wrote = {"ckpt/checkpoint-70.pt": b"weights", "pkg/out.csv": b"1"}
+    await push_code(node, before, "~/pushed")
     for step in range(200):
         number = f"~/jobs/job-{step:03d}"
         job = home / f"jobs/job-{step:03d}"
-        await push_code(node, before, number)
+        shutil.copytree(home / "pushed", job)
         plant(job / "code", {name: text.decode() for name, text in wrote.items()})
         plant(job / "code", {"pkg/__pycache__/m.cpython-311.pyc": "", "__pycache__/old.cpython-311.pyc": ""})
         # As receive_code.py leaves it.
