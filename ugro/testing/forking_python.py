@@ -21,12 +21,14 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import types
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from ugro.nodes.remote.bundle import load
 
@@ -66,66 +68,139 @@ def client() -> str:
     return CLIENT.replace("FOLDER", shlex.quote(folder))
 
 
-def serve(folder: str) -> None:
-    """Answer each asker in a process of its own."""
-    for module in MODULES:
-        importlib.import_module(module)
-    known = {text: compile(text, "<script>", "exec") for text in map(load, SCRIPTS)}
-    gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # their ends are not waited for
-    asked = os.open(f"{folder}/asked", os.O_RDWR)
-    while True:
-        if 0 in select.select([0, asked], [], [])[0]:
+class Asked(NamedTuple):
+    """What a process asks for, as /proc shows it: its arguments, program (None: on stdin) and surroundings.
+
+    Opened here are its streams, its working directory and, as `gone`, a handle of itself.
+    """
+
+    streams: list[int]
+    folder: int
+    gone: int
+    words: list[str]
+    program: str | None
+    umask: int
+    environment: dict[bytes, bytes]
+
+
+@dataclass
+class Fork:
+    """A script under way: the handles of its process and of the one that asked, and where that waits for the status."""
+
+    pid: int
+    done: int
+    gone: int
+    pipe: int
+    kill_at: float | None = None
+    """The monotonic time of SIGKILL for a script whose asker is gone."""
+
+
+class Server:
+    """Answers each asker by a fork of this process, and watches over both."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._known = {text: compile(text, "<script>", "exec") for text in map(load, SCRIPTS)}
+        self._forks: list[Fork] = []
+
+    def serve(self) -> None:
+        """Answer until stdin ends."""
+        asked = os.open(f"{self._folder}/asked", os.O_RDWR)
+        gc.freeze()
+        while True:
+            handles = [handle for fork in self._forks for handle in (fork.done, *[fork.gone] * (not fork.kill_at))]
+            ends = [fork.kill_at for fork in self._forks if fork.kill_at]
+            timeout = max(0.0, min(ends) - time.monotonic()) if ends else None
+            ready = select.select([0, asked, *handles], [], [], timeout)[0]
+            if 0 in ready:
+                return
+            for fork in list(self._forks):
+                self._look_after(fork, ready)
+            for pid in os.read(asked, 4096).split() if asked in ready else ():
+                self._answer(int(pid))
+
+    def _look_after(self, fork: Fork, ready: list[int]) -> None:
+        """Tell the status of a script that has ended; end one whose asker is gone."""
+        if fork.done in ready:
+            self._forks.remove(fork)
+            tell(fork.pipe, str(shell_status(os.waitpid(fork.pid, 0)[1])))
+            os.close(fork.done)
+            os.close(fork.gone)
+        elif fork.gone in ready:
+            signal.pidfd_send_signal(fork.done, signal.SIGTERM)
+            fork.kill_at = time.monotonic() + GRACE
+        elif fork.kill_at and fork.kill_at < time.monotonic():
+            signal.pidfd_send_signal(fork.done, signal.SIGKILL)
+            fork.kill_at = time.monotonic() + GRACE
+
+    def _answer(self, asker: int) -> None:
+        """Do what a process asks for, or tell it to do so itself."""
+        path = f"{self._folder}/{asker}"
+        try:
+            pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # the asker was killed before it could read
+            os.unlink(path)
             return
-        for pid in os.read(asked, 4096).split():
-            if os.fork() == 0:
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                answer(int(pid), f"{folder}/{int(pid)}", known)
-
-
-def answer(asker: int, path: str, known: dict[str, types.CodeType]) -> NoReturn:
-    """Do what a process asks for, and tell it the exit status."""
-    os.setsid()
-    try:
-        pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-    except OSError:  # the asker was killed before it could read
         os.unlink(path)
-        os._exit(0)
-    os.unlink(path)
-    gone = os.pidfd_open(asker)
-    status = ITSELF
-    with suppress(OSError, ValueError):
-        streams = [
-            os.open(f"/proc/{asker}/fd/{3 + number}", os.O_WRONLY if number else os.O_RDONLY) for number in range(3)
-        ]
-        if wanted := asked_for(asker):
-            if (fork := os.fork()) == 0:
-                for number, stream in enumerate(streams):
-                    os.dup2(stream, number)
-                os.closerange(3, 64)
-                run(wanted, known)
-            for stream in (*streams, 0, 1, 2):  # who reads them waits for their end
-                os.close(stream)
-            status = str(ended(fork, gone))
-    os.write(pipe, f"{status}\n".encode())
-    os._exit(0)
+        asked = None
+        with suppress(OSError, ValueError):
+            asked = asked_of(asker)
+        if asked is None:
+            tell(pipe, ITSELF)
+            return
+        if (pid := os.fork()) == 0:
+            run(asked, self._known)
+        for handle in (*asked.streams, asked.folder):  # who reads a stream waits for its end
+            os.close(handle)
+        self._forks.append(Fork(pid, os.pidfd_open(pid), asked.gone, pipe))
 
 
-def asked_for(asker: int) -> tuple[list[str], str | None] | None:
-    """The arguments of a process, and its program where these have it; None if it is not one for a fork.
+def tell(pipe: int, status: str) -> None:
+    """Tell an asker the exit status, if it is still there."""
+    with suppress(OSError):
+        os.write(pipe, f"{status}\n".encode())
+    os.close(pipe)
 
-    This process has the folder, umask and environment of that one then.
+
+def asked_of(asker: int) -> Asked | None:
+    """What a process asks for; None if it is not one for a fork.
+
+    Raises:
+        OSError: it is gone, or its streams cannot be opened.
     """
     _, _, *words = map(os.fsdecode, read(asker, "cmdline"))  # the shell and the file `python`
-    environment = dict(word.split(b"=", 1) for word in read(asker, "environ"))
-    os.chdir(os.readlink(f"/proc/{asker}/cwd"))
-    status = Path(f"/proc/{asker}/status").read_text()
-    os.umask(int(status.partition("Umask:")[2].split()[0], 8))
-    os.environb.clear()
-    os.environb.update(environment)
     if words[:1] == ["-"]:
-        return words, None
-    return (["-c", *words[4:]], words[3]) if words[:3] == ["-I", "-S", "-c"] else None
+        program = None
+    elif words[:3] == ["-I", "-S", "-c"]:
+        words, program = ["-c", *words[4:]], words[3]
+    else:
+        return None
+    environment: dict[bytes, bytes] = dict(word.split(b"=", 1) for word in read(asker, "environ"))
+    umask = int(Path(f"/proc/{asker}/status").read_text().partition("Umask:")[2].split()[0], 8)
+    *streams, folder, gone = handles_of(asker)
+    return Asked(streams, folder, gone, words, program, umask, environment)
+
+
+def handles_of(asker: int) -> list[int]:
+    """The three streams of a process, its working directory and a handle of it.
+
+    No stream is waited for: other askers would wait, too.
+
+    Raises:
+        OSError: one cannot be opened, such as a socket.
+    """
+    handles: list[int] = []
+    try:
+        for number in range(3):
+            mode = os.O_WRONLY if number else os.O_RDONLY
+            handles.append(os.open(f"/proc/{asker}/fd/{3 + number}", mode | os.O_NONBLOCK))
+            os.set_blocking(handles[-1], True)
+        handles.append(os.open(f"/proc/{asker}/cwd", os.O_PATH))
+        return [*handles, os.pidfd_open(asker)]
+    except OSError:
+        for handle in handles:
+            os.close(handle)
+        raise
 
 
 def read(pid: int, name: str) -> list[bytes]:
@@ -133,20 +208,22 @@ def read(pid: int, name: str) -> list[bytes]:
     return Path(f"/proc/{pid}/{name}").read_bytes().split(b"\0")[:-1]
 
 
-def ended(fork: int, gone: int) -> int:
-    """The exit status of a fork, as a shell tells it. It is ended once the process that asked for it is `gone`."""
-    done = os.pidfd_open(fork)
-    if done not in select.select([done, gone], [], [])[0]:
-        signal.pidfd_send_signal(done, signal.SIGTERM)
-        if not select.select([done], [], [], GRACE)[0]:
-            signal.pidfd_send_signal(done, signal.SIGKILL)
-    status = os.waitpid(fork, 0)[1]
+def shell_status(status: int) -> int:
+    """The exit status of a process, as a shell tells it."""
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
-def run(wanted: tuple[list[str], str | None], known: dict[str, types.CodeType]) -> NoReturn:
+def run(asked: Asked, known: dict[str, types.CodeType]) -> NoReturn:
     """Be the Python that was asked for."""
-    sys.argv, program = wanted
+    os.setsid()
+    os.fchdir(asked.folder)
+    for number, stream in enumerate(asked.streams):
+        os.dup2(stream, number)
+    os.closerange(3, 4096)
+    os.umask(asked.umask)
+    os.environb.clear()
+    os.environb.update(asked.environment)
+    sys.argv, program = asked.words, asked.program
     sys.path[0] = ""
     if program is None:
         program = sys.stdin.read()
@@ -172,4 +249,6 @@ def run(wanted: tuple[list[str], str | None], known: dict[str, types.CodeType]) 
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    for module in MODULES:
+        importlib.import_module(module)
+    Server(sys.argv[1]).serve()

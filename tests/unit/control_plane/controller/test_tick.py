@@ -71,7 +71,7 @@ async def test_a_job_ended_when_its_ranks_did_and_not_when_somebody_looked(bed: 
 
 
 async def test_an_unchanged_world_plans_nothing(bed: Bed) -> None:
-    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    job = await bed.until(bed.submit(STAY, nodes=("a",)), JobState.RUNNING)
     while not all(rank.pid for rank in bed.store.jobs.job(job.id).ranks):
         await bed.tick()
     files = bed.store.jobs.files(job.id)
@@ -96,7 +96,7 @@ async def test_nodes_are_observed_once_where_only_data_is_brought(bed: Bed) -> N
 async def test_a_job_never_ends_before_it_began_whatever_the_clocks_say(
     bed: Bed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    job = await bed.until(bed.submit(STAY, nodes=("a",)), JobState.RUNNING)
     started = bed.store.jobs.job(job.id).started_at
     monkeypatch.setattr(tracker, "end_of_ranks", lambda ranks, clock_offsets: 1000.0)
     ended = await cancel(bed, job)
@@ -168,10 +168,10 @@ async def test_an_unreadable_job_keeps_its_gpus_and_the_others_are_followed(bed:
 
 @pytest.mark.parametrize("torn", [True, False])
 async def test_what_a_lost_job_left_on_a_node_keeps_no_other_waiting(bed: Bed, torn: bool) -> None:
-    job = bed.submit(STARTED)
+    job = bed.submit(STARTED, nodes=("a",))
     await bed.until(job, JobState.SUCCEEDED)
     bed.store.cleanup.remember_leftovers(job, ["a"])
-    other = bed.submit(STARTED)
+    other = bed.submit(STARTED, nodes=("a",))
     folder = bed.store.jobs.files(job.id).folder
     bed.store.jobs.files(job.id).record.write_text("{") if torn else folder.rename(bed.home / "elsewhere")
     await bed.until(other, JobState.SUCCEEDED)
@@ -184,10 +184,10 @@ async def cancel(bed: Bed, job: Job) -> Job:
 
 
 async def test_cancel(bed: Bed) -> None:
-    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
-    queued = bed.submit(STAY)
+    job = await bed.until(bed.submit(STAY, nodes=("a",)), JobState.RUNNING)
+    queued = bed.submit(STAY, nodes=("a",))
     await bed.tick()
-    last = bed.submit(STAY)
+    last = bed.submit(STAY, nodes=("a",))
     await bed.tick()
     assert bed.store.jobs.job(queued.id).state == JobState.QUEUED
     assert [reason for reason in bed.why(queued) if "job-001" in reason]
@@ -255,7 +255,7 @@ async def test_one_node_that_cannot_start_stops_the_others(bed: Bed) -> None:
 
 @pytest.mark.parametrize("lost", ["spec.json", "snapshot"])
 async def test_a_broken_job_fails_and_does_not_keep_the_others_waiting(bed: Bed, lost: str) -> None:
-    broken, fine = bed.submit(STARTED), bed.submit(STARTED)
+    broken, fine = bed.submit(STARTED, nodes=("a",)), bed.submit(STARTED, nodes=("a",))
     path = bed.store.jobs.files(broken.id).folder / lost
     path.rename(path.with_name("lost"))
     assert lost in (await bed.until(broken, JobState.FAILED)).reason
@@ -323,13 +323,13 @@ async def test_a_removed_node_is_watched_and_drained_until_its_job_ends(bed: Bed
 
 
 async def test_priority_holds_dependencies_and_times(bed: Bed) -> None:
-    blocker = await bed.until(bed.submit(STAY), JobState.RUNNING)
-    low, high = bed.submit(STARTED), bed.submit(STARTED, priority=5)
-    held = bed.submit(STARTED, hold=True, priority=9)
-    after = bed.submit(STARTED, after=(low.id,))
-    never = bed.submit(STARTED, after=(blocker.id,))
-    anyhow = bed.submit(STARTED, after=(f"{blocker.id}:any",))
-    later = bed.submit(STARTED, not_before=time.time() + 3600)
+    blocker = await bed.until(bed.submit(STAY, nodes=("a",)), JobState.RUNNING)
+    low, high = bed.submit(STARTED, nodes=("a",)), bed.submit(STARTED, priority=5, nodes=("a",))
+    held = bed.submit(STARTED, hold=True, nodes=("a",), priority=9)
+    after = bed.submit(STARTED, after=(low.id,), nodes=("a",))
+    never = bed.submit(STARTED, after=(blocker.id,), nodes=("a",))
+    anyhow = bed.submit(STARTED, after=(f"{blocker.id}:any",), nodes=("a",))
+    later = bed.submit(STARTED, not_before=time.time() + 3600, nodes=("a",))
     await cancel(bed, blocker)
     for job in (high, low, after, anyhow):
         await bed.until(job, JobState.SUCCEEDED)
@@ -341,7 +341,7 @@ async def test_priority_holds_dependencies_and_times(bed: Bed) -> None:
 
 async def test_a_time_limit_is_kept_on_the_node_and_named(bed: Bed) -> None:
     text = "import signal, time\nsignal.signal(signal.SIGUSR2, lambda *_: print('saving', flush=True))\n" + STAY
-    failed = await bed.until(bed.submit(text, time_limit=1.5, time_warning=1.0), JobState.FAILED)
+    failed = await bed.until(bed.submit(text, nodes=("a",), time_limit=1.5, time_warning=1.0), JobState.FAILED)
     assert failed.first_failure and failed.first_failure.cause == "time_limit"
     assert {rank.limit for rank in failed.ranks} == {"ended"}
     assert "saving" in (bed.store.jobs.files(failed.id).logs(1) / "rank-0.log").read_text()
@@ -387,7 +387,7 @@ async def test_what_a_removed_job_left_goes_once_its_node_answers(bed: Bed) -> N
 
 
 async def test_a_cancel_that_comes_after_the_end_finds_a_success(bed: Bed) -> None:
-    job = bed.submit(WAITS)
+    job = bed.submit(WAITS, nodes=("a",))
     await bed.until(job, JobState.RUNNING)
     (bed.home / "go").touch()
     async with asyncio.timeout(30):
@@ -417,7 +417,7 @@ async def test_a_cancel_that_comes_after_a_failure_finds_it_and_what_ends_for_it
 
 
 async def test_what_was_unknown_and_answers_again_is_shown_without_the_reason_of_before(bed: Bed) -> None:
-    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    job = await bed.until(bed.submit(STAY, nodes=("a",)), JobState.RUNNING)
     bed.nodes["a"].silent = True
     await bed.tick()
     assert "a: does not answer" in bed.store.jobs.job(job.id).reason
@@ -430,7 +430,7 @@ async def test_what_was_unknown_and_answers_again_is_shown_without_the_reason_of
 
 
 async def test_a_node_that_is_only_slow_to_answer_is_named_beside_what_is_known(bed: Bed) -> None:
-    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    job = await bed.until(bed.submit(STAY, nodes=("a",)), JobState.RUNNING)
     controller = controller_over(bed.store, bed.inventory, bed.pool)
     seen = await controller.observe([job])
     slow = AnswerPending("a", "no answer within 1.7 s")
@@ -444,7 +444,7 @@ async def test_a_job_with_another_home_runs_with_the_nodes_python(bed: Bed) -> N
     nodes = {name: config.model_copy(update={"python": "~/python"}) for name, config in bed.inventory.nodes.items()}
     bed.inventory = bed.inventory.model_copy(update={"nodes": nodes})
     bed.nodes = {name: Silencing(config) for name, config in nodes.items()}
-    job = bed.submit("", env={"HOME": "/nowhere"})
+    job = bed.submit("", nodes=("a",), env={"HOME": "/nowhere"})
     assert (await bed.until(job, JobState.SUCCEEDED, JobState.FAILED)).state == JobState.SUCCEEDED
 
 
@@ -482,7 +482,7 @@ async def test_a_history_that_cannot_be_written_is_told_and_stops_nothing(
     bed: Bed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(monitor, "looks", lambda view, held: [GpuLook(at=view.seen_at, uuid="GPU-1")])
-    job = bed.submit(WAITS)
+    job = bed.submit(WAITS, nodes=("a",))
     folder = bed.store.home / "history"
     folder.touch()
     (trouble,) = await bed.tick()
@@ -521,7 +521,7 @@ async def test_a_tick_goes_on_without_what_a_full_disk_does_not_take_and_tells_i
 ) -> None:
     monkeypatch.setattr(monitor, "looks", lambda view, held: [GpuLook(at=view.seen_at, uuid="GPU-1")])
     monkeypatch.setattr(monitor, "samples", lambda job, views, now: [GpuSample(at=now, rank=0, memory_mib=1)])
-    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    job = await bed.until(bed.submit(STAY, nodes=("a",)), JobState.RUNNING)
     while not all(rank.pid for rank in bed.store.jobs.job(job.id).ranks):
         await bed.tick()
     other = bed.submit(STARTED)
@@ -546,7 +546,7 @@ async def test_a_tick_goes_on_without_what_a_full_disk_does_not_take_and_tells_i
 async def test_a_look_goes_on_without_the_logs_that_a_full_disk_does_not_take(
     bed: Bed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = await bed.until(bed.submit(WAITS + "import sys; print('boom'); sys.exit(3)"), JobState.RUNNING)
+    job = await bed.until(bed.submit(WAITS + "import sys; print('boom'); sys.exit(3)", nodes=("a",)), JobState.RUNNING)
     (bed.home / "go").touch()
     controller = controller_over(bed.store, bed.inventory, bed.pool)
     full = Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))

@@ -175,7 +175,9 @@ def test_causes_are_the_same_everywhere() -> None:
 
 
 async def test_standing_consent_needs_no_further_word(bed: Bed) -> None:
-    submitted = bed.submit(LOSES_ITS_PEER, on_failure=FailurePolicy(causes={"peer_lost": "retry"}, backoff=0.1))
+    submitted = bed.submit(
+        LOSES_ITS_PEER, nodes=("a",), on_failure=FailurePolicy(causes={"peer_lost": "retry"}, backoff=0.1)
+    )
     ended = await bed.until(submitted, JobState.SUCCEEDED)
     assert ended.attempt == 3 and ended.resume_from and ended.resume_from.step == 20
     assert [(past.cause, past.step) for past in ended.past] == [("peer_lost", None), ("peer_lost", 10)]
@@ -200,7 +202,7 @@ async def test_a_silent_node_takes_no_checkpoint_along_that_was_brought_here(bed
 
 
 async def test_a_proposal_waits_and_is_carried_out_when_approved(bed: Bed) -> None:
-    submitted = bed.submit(LOSES_ITS_PEER)
+    submitted = bed.submit(LOSES_ITS_PEER, nodes=("a",))
     await bed.until(submitted, JobState.FAILED)
     [proposal] = bed.store.decisions.proposals().values()
     assert proposal_in_words(proposal) == "resume from step 10 (checkpoint-10.pt)"
@@ -330,13 +332,13 @@ async def test_a_hang_waits_for_a_word_where_nobody_consented(bed: Bed) -> None:
 
 
 async def test_a_job_that_says_so_is_left_alone(bed: Bed) -> None:
-    submitted = bed.submit(LOSES_ITS_PEER, on_failure=FailurePolicy(default="fail"))
+    submitted = bed.submit(LOSES_ITS_PEER, nodes=("a",), on_failure=FailurePolicy(default="fail"))
     await bed.until(submitted, JobState.FAILED)
     assert not bed.store.decisions.proposals() and "proposal" not in bed.kinds(submitted)
 
 
 async def test_a_controller_killed_before_it_decides_decides_at_the_next_tick(bed: Bed) -> None:
-    submitted = bed.submit(LOSES_ITS_PEER)
+    submitted = bed.submit(LOSES_ITS_PEER, nodes=("a",))
     await bed.until(submitted, JobState.FAILED)
     bed.store.decisions.withdraw(submitted.id)
     bed.store.decisions.remember_undecided(submitted.id)
@@ -346,7 +348,7 @@ async def test_a_controller_killed_before_it_decides_decides_at_the_next_tick(be
 
 async def test_a_script_that_cannot_be_told_is_no_proposal(bed: Bed) -> None:
     submitted = bed.submit(
-        LOSES_ITS_PEER.replace('print("UGRO_RESUME_FROM is", os.environ.get("UGRO_RESUME_FROM"))', "")
+        LOSES_ITS_PEER.replace('print("UGRO_RESUME_FROM is", os.environ.get("UGRO_RESUME_FROM"))', ""), nodes=("a",)
     )
     await bed.until(submitted, JobState.FAILED)
     assert not bed.store.decisions.proposals()

@@ -14,6 +14,7 @@ from places import EXAMPLES
 
 from ugro.common.errors import NodeRefused
 from ugro.control_plane.resource_manager.balancer import batch_shares, ddp_loss, speeds_in_words
+from ugro.nodes.remote.bundle import load
 from ugro.nodes.remote.speed import speed
 from ugro.nodes.transport import LocalTransport
 from ugro.testing import builders
@@ -78,8 +79,10 @@ def here(python: str) -> LocalTransport:
     return LocalTransport(builders.this_machine(python=python))
 
 
-async def test_the_speed_of_this_machine(home: Path) -> None:
+async def test_the_speed_of_this_machine(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
+    soon = load("speed/speed.py").replace("WARM_UP = 1.0", "WARM_UP = 0.1").replace("MEASURED = 2.0", "MEASURED = 0.2")
+    monkeypatch.setattr("ugro.nodes.remote.python.load", lambda script: soon)
     measured = await speed.measure(here(sys.executable))
     assert [each.index for each in measured] == list(range(len(measured)))
     assert all(each.name and each.steps_per_second > 0 for each in measured)

@@ -83,7 +83,7 @@ async def test_a_run_of_an_earlier_ugro_keeps_its_limit_and_that_is_told(bed: Be
 
 async def test_a_rank_that_its_limit_just_ended_is_seen(bed: Bed) -> None:
     deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-    job = await bed.until(bed.submit(deaf + STAY, time_limit=1.0), JobState.RUNNING)
+    job = await bed.until(bed.submit(deaf + STAY, time_limit=1.0, nodes=("a",)), JobState.RUNNING)
     while not (await look(bed, job)).late:
         await asyncio.sleep(0.1)
     assert str(too_late(job, 61.0)) and isinstance(too_late(job, 61.0), JobFailed)

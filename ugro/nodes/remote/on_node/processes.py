@@ -1,10 +1,11 @@
-"""Processes as /proc shows them, and the files in a run's folder by which its processes are known."""
+"""Processes as /proc shows them, and the files in a run's folder by which its processes are known.
+
+`glob` and `re` are imported where they are used: what starts with every rank needs neither.
+"""
 
 from __future__ import annotations
 
-import glob
 import os
-import re
 
 ROOM = 64
 """Bytes that are enough for a pid or an exit code with its time."""
@@ -38,6 +39,9 @@ def identity(pid: int) -> str:
 
 def pid_files(run_dir: str) -> list[tuple[int, str]]:
     """The ranks of a run with their pid files."""
+    import glob
+    import re
+
     paths = glob.glob(os.path.join(glob.escape(run_dir), "rank-*.pid"))
     found = ((re.search(r"rank-(\d+)\.pid$", path), path) for path in paths)
     return [(int(match[1]), path) for match, path in found if match]
@@ -55,6 +59,8 @@ def named_in(pid_file: str) -> tuple[int | None, list[str]]:
 
 def catches(pid: int, number: int) -> bool:
     """Whether a process has a handler for a signal: one without would be killed by most of them."""
+    import re
+
     caught = re.search(r"^SigCgt:\s*([0-9a-f]+)", text_of(f"/proc/{pid}/status"), re.MULTILINE)
     return bool(caught and int(caught[1], 16) >> (number - 1) & 1)
 

@@ -110,7 +110,9 @@ owner=${owner%%"$newline"*}
 
 case $how in skip) ;; each) one_by_one ;; *) survey ;; esac
 
-tell owners "$([ -z "$processes" ] || stat -c '%n %u %U' $processes 2>/dev/null)"
+owners=''
+[ -z "$processes" ] || owners=$(stat -c '%n %u %U' $processes 2>/dev/null)
+tell owners "$owners"
 # Which of them belong to a run, by the environment that UGRO gave it; those of other users cannot be read.
 [ -z "$environs" ] || tell runs "$(timeout -k 2 5 grep -azH '^UGRO_RUN=' $environs 2>/dev/null </dev/null | tr '\000' '\n')"
 

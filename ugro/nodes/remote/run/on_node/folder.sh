@@ -9,7 +9,9 @@ if [ ! -s "$base/storage-id" ]; then
     cat /proc/sys/kernel/random/uuid > "$base/.storage-id.$$" && ln "$base/.storage-id.$$" "$base/storage-id" 2>/dev/null
     rm -f "$base/.storage-id.$$"
 fi
-if [ -e "$job/uid" ] && [ "$(cat "$job/uid")" != "$3" ]; then
+uid=$3
+[ ! -e "$job/uid" ] || read -r uid < "$job/uid"
+if [ "$uid" != "$3" ]; then
     for pid in "$job"/*/node-*/pid; do
         [ -e "$pid" ] || continue
         read -r number started boot < "$pid"

@@ -6,6 +6,10 @@ mark=@$1; shift
 now=$(date +%s.%N 2>/dev/null); case $now in *N*) now=$(date +%s) ;; esac
 read -r boot < /proc/sys/kernel/random/boot_id
 echo "$mark clock $now $boot"
+say() { # WORDS FILE: prints the words and the first line of the file
+    said=; read -r said < "$2"
+    printf '%s\n' "$1 $said"
+}
 stat_of() { # PID: sets stat to what follows the program's name, which may have newlines and brackets
     stat=
     while read -r line; do stat=$line; done 2>/dev/null < "/proc/$1/stat" || return
@@ -39,14 +43,14 @@ for dir in "$@"; do
     case $dir in "~/"*) dir=$HOME/${dir#"~/"} ;; esac
     echo "$mark run"
     cd "$dir" 2>/dev/null || continue
-    [ -s claim/uid ] && printf '%s\n' "claim $(head -c 256 claim/uid)"
+    [ -s claim/uid ] && say claim claim/uid
     if [ -s pid ]; then
         read -r pid started at_boot < pid
         alive "$pid" "$started"
         printf '%s\n' "runner $pid $at_boot $life"
     fi
-    [ -s exit ] && printf '%s\n' "exit $(head -c 256 exit)"
-    if [ -s time-limit ]; then said=''; read -r said < time-limit; printf '%s\n' "time $said"; fi
+    [ -s exit ] && say exit exit
+    [ -s time-limit ] && say time time-limit
     logs=
     ranks=0
     for file in rank-*.pid; do
@@ -56,7 +60,7 @@ for dir in "$@"; do
         [ -s "$file" ] || continue
         read -r pid started < "$file"
         if [ -s "rank-$rank.exit" ]; then
-            printf '%s\n' "rank $rank $pid ended $(head -c 256 "rank-$rank.exit")"
+            say "rank $rank $pid ended" "rank-$rank.exit"
         else
             alive "$pid" "$started"
             printf '%s\n' "rank $rank $pid $life"
@@ -71,8 +75,7 @@ for dir in "$@"; do
     for file in rank-*.limit rank-*.oom; do
         kind=${file##*.}; rank=${file#rank-}; rank=${rank%."$kind"}
         case $rank in *[!0-9]*) continue ;; esac
-        said=''; read -r said < "$file"
-        printf '%s\n' "$kind $rank $said"
+        say "$kind $rank" "$file"
     done
 done
 echo "$mark -"

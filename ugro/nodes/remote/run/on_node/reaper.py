@@ -15,7 +15,6 @@ reports it, and when; `adopted` the pids and start times of its orphans, which s
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -77,6 +76,8 @@ def take_secrets(path: str) -> None:
     """Give PROGRAM, and so all ranks, the variables of a file, and remove it: it is not read again."""
     with contextlib.suppress(FileNotFoundError):
         with open(path) as file:
+            import json  # which takes longer than all else here
+
             os.environ.update(json.load(file))
         os.remove(path)
 

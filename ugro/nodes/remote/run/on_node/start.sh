@@ -20,8 +20,10 @@ until [ -s pid ]; do
     fi
     sleep 0.02
 done
-if [ "$(cat claim/uid)" != "$5" ]; then
+read -r uid < claim/uid
+if [ "$uid" != "$5" ]; then
     echo "the folder $dir belongs to another job" >&2
     exit 75
 fi
-cat pid
+read -r pid < pid
+printf '%s\n' "$pid"

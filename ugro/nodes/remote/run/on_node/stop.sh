@@ -69,17 +69,20 @@ gone_within() { # TENTHS
 }
 run=$2
 [ "$3" = look ] || rm -f "$dir/secrets" "$dir"/secrets.* # of a run whose reaper never came to read them
-members | sort -n | while read -r pid role place; do
+found=$(members)
+[ -z "$found" ] || printf '%s\n' "$found" | sort -n | while read -r pid role place; do
     [ "$place" = outside ] || continue
     words=$({ cat "/proc/$pid/cmdline" 2>/dev/null || :; } | head -c 500 | tr '\0\n' '\t ')
     printf '%s\n' "found $pid ${words:-$(cat "/proc/$pid/comm" 2>/dev/null)}"
 done
 [ "$3" != look ] || exit 0
-send TERM all
-gone_within $(($3 * 10)) || {
-    # First those that nobody waits for, so that their parents can still note how they ended.
-    send KILL works
-    gone_within 10 || { send KILL all; gone_within 30 || { send KILL all; gone_within 20; }; }
+[ -z "$found" ] || {
+    send TERM all
+    gone_within $(($3 * 10)) || {
+        # First those that nobody waits for, so that their parents can still note how they ended.
+        send KILL works
+        gone_within 10 || { send KILL all; gone_within 30 || { send KILL all; gone_within 20; }; }
+    }
 }
 left=$(members | while read -r pid role place; do echo "$pid"; done)
 echo left $left
