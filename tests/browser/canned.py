@@ -366,7 +366,7 @@ def line(number: int) -> NumberedLine:
     elif number % 100 == 0:
         text, spans = (
             f"WARNING {number}",
-            (Span(text="WARNING", style="bold fg-red"), Span(text=f" {number}", style="")),
+            (Span(text="WARNING", class_="bold fg-red"), Span(text=f" {number}", class_="")),
         )
     return NumberedLine(rank=0, number=number, offset=20 * number, text=text, spans=spans)
 

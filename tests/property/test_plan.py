@@ -164,7 +164,7 @@ def test_leads_nowhere_outside_the_table(world: World) -> None:
 def test_does_one_thing_at_a_time(world: World) -> None:
     job, seen, facts = world
     actions = plan(job, seen, facts, NOW)
-    decisive = [one for one in actions if not isinstance(one, Sample | RunWatchdog | AskMeeting)]
+    decisive = [one for one in actions if not isinstance(one, Sample | RunWatchdog | AskMeeting | TellLimit)]
     assert len(decisive) <= 1
     assert len(actions) == len({type(one) for one in actions})
 

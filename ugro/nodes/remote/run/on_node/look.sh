@@ -6,9 +6,9 @@ mark=@$1; shift
 now=$(date +%s.%N 2>/dev/null); case $now in *N*) now=$(date +%s) ;; esac
 read -r boot < /proc/sys/kernel/random/boot_id
 echo "$mark clock $now $boot"
-say() { # WORDS FILE: prints the words and the first line of the file
+say() { # WORDS FILE: prints the words and the first line of the file, no more than anybody needs of it
     said=; read -r said < "$2"
-    printf '%s\n' "$1 $said"
+    printf '%s %.256s\n' "$1" "$said"
 }
 stat_of() { # PID: sets stat to what follows the program's name, which may have newlines and brackets
     stat=
