@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from ugro.service.monitoring import Monitor, Serve, Snapshot
 from ugro.service.news import is_news
 from ugro.service.schemas.jobs import EventDocument
 from ugro.service.web_door import NotServed, WebDoor
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,12 @@ class Serving:
             self._resident.stop()
         await self._resident.stay()
 
-    def stop(self) -> None:
-        """Have `stay` return once the tick under way is finished, also where it has not begun so far."""
+    def stop(self, why: str) -> None:
+        """Have `stay` return once the tick under way is finished, also where it has not begun so far.
+
+        The log has `why`: the name of a signal.
+        """
+        log.info("%s: ends once the tick under way is finished", why)
         self._stopped = True
         if self._resident:
             self._resident.stop()

@@ -144,7 +144,7 @@ async def served(home: Path) -> AsyncIterator[Served]:
         staying = asyncio.create_task(found.serving.stay())
         await found.store.bus.beats(0)
         yield found
-        found.serving.stop()
+        found.serving.stop("the test")
         await staying
     with contextlib.suppress(TimeoutError):  # what was broken off on the node is reaped by this loop
         async with asyncio.timeout(10):

@@ -24,7 +24,7 @@ from ugro.cli.commands.serve import _Printer
 from ugro.cli.main import report
 from ugro.cli.output import hanging, print_commands, print_hanging
 from ugro.cli.render.checkpoints import checkpoints_grid
-from ugro.cli.render.grid import Column, Grid, Names, fit
+from ugro.cli.render.grid import Column, Grid, Names, Tail, fit
 from ugro.cli.render.history import BLOCKS, history_grid
 from ugro.cli.render.listings import jobs_grid, nodes_grid
 from ugro.cli.several import shown_progress
@@ -199,6 +199,15 @@ def test_a_checkpoint_is_one_line(width: int) -> None:
     )  # fmt: skip
     head, line = shown(checkpoints_grid([ListedCheckpoint.of(one, on_master=False, kept_at=None)]), width)
     assert max(cell_len(head), cell_len(line)) <= width and line.startswith("200 ") and " the file is" in line
+    assert "checkpoint-200.pt" in line or width < 80, "the end of its path says which it is"
+
+
+def test_of_a_path_its_end_is_shown() -> None:
+    path = Tail("out/第一/step-200.pt")
+    assert [path.within(width) for width in (20, 17, 16, 12)] == [
+        "out/第一/step-200.pt", "…第一/step-200.pt", "…一/step-200.pt", "…step-200.pt"
+    ]  # fmt: skip
+    assert path.within(1) == "…" and Tail("").within(1) == ""
 
 
 def test_columns_leave_in_their_order_and_empty_ones_first() -> None:

@@ -97,7 +97,7 @@ async def _stay(serving: Serving, web: _Web | None, as_json: bool) -> None:
 
     printer = _Printer(as_json)
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, serving.stop)
+        asyncio.get_running_loop().add_signal_handler(number, serving.stop, number.name)
     nodes = ", ".join(serving.nodes)
     application = create_app(serving.home, serving.context, lambda: serving.inventory)
     printing = asyncio.create_task(printer.follow(serving))

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from rich.text import Text
 
-from ugro.cli.render.grid import Column, Grid, Names
+from ugro.cli.render.grid import Column, Grid, Names, Tail
 from ugro.common.errors import NotSaved
 from ugro.common.text import duration, printable, size, some, visible
 from ugro.service.schemas.checkpoints import ListedCheckpoint, SaveAnswer
@@ -45,7 +45,7 @@ def checkpoints_grid(found: Iterable[ListedCheckpoint]) -> Grid:
             f"{duration(time.time() - one.saved_at)} ago",
             size(one.bytes / 2**20),
             one.kind,
-            visible(one.name),
+            Tail(visible(one.name)),
             Names(places, " + " if one.split else ", "),
             state,
         )

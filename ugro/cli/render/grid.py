@@ -60,7 +60,26 @@ class Names:
         return first.plain + more
 
 
-Cell = str | Text | Names
+@dataclass(frozen=True)
+class Tail:
+    """A cell whose end says most, as that of a path does: `…/step-200.pt`."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    def within(self, width: int) -> str:
+        """As much of its end as there is room for."""
+        if cell_len(self.text) <= width:
+            return self.text
+        kept = self.text[-width + 1 :] if width > 1 else ""
+        while cell_len(kept) >= width:
+            kept = kept[1:]
+        return f"…{kept}"
+
+
+Cell = str | Text | Names | Tail
 
 
 class Grid:
@@ -143,7 +162,7 @@ def _width(cell: Cell) -> int:
 
 
 def _cut(cell: Cell, width: int | None) -> Text:
-    if width is not None and isinstance(cell, Names):
+    if width is not None and isinstance(cell, Names | Tail):
         cell = cell.within(width)
     text = cell.copy() if isinstance(cell, Text) else Text(str(cell))
     if width is not None:

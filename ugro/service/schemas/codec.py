@@ -200,13 +200,14 @@ def _of_union(parts: Sequence[Any]) -> Ways | None:
 
 
 def _of_kinds(kinds: Sequence[Any]) -> Ways | None:
-    """Of documents that say in a field of one word which of them they are."""
+    """Of documents that say in a field of one word which of them they are; None where they do not."""
     if not all(isinstance(kind, type) and issubclass(kind, Value) for kind in kinds):
         return None
     hints = [get_type_hints(kind) for kind in kinds]
-    tag = next((name for name, hint in hints[0].items() if get_origin(hint) is Literal), None)
-    if tag is None:
+    tags = [name for name in hints[0] if all(get_origin(each.get(name)) is Literal for each in hints)]
+    if not tags:
         return None
+    tag = tags[0]
     by_word = {get_args(each[tag])[0]: kind for each, kind in zip(hints, kinds, strict=True)}
     return Ways(lambda found: _of_class(by_word[found[tag]]).read(found), to_json)
 
@@ -225,8 +226,8 @@ def _of_class(kind: Any) -> Ways:
             for named, data in found.items():
                 name, way = reading[named]
                 made[name] = way(data)
-            made_of: Value = kind(**made)
-            return made_of
+            value: Value = kind(**made)
+            return value
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"no {kind.__name__}: {error}") from None
 
