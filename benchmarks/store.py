@@ -31,15 +31,15 @@ PLAIN = "one file"
 WRITE_LIMITS = {SUBMIT: 10.0, CHANGE: 5.0, END: 10.0}
 """At most so many times as long as one file takes."""
 
-BARE, CLICK, SHOWS, ASKS = "python", "import click", "import click, rich …", "import … and asyncssh"
+BARE, CLICK, SHOWS, ASKS = "python", "import click", "import click, rich", "import … and asyncssh"
 PEERS = {
     BARE: "pass",
     CLICK: "import click",
-    SHOWS: "import click, rich.table, pydantic, yaml",
+    SHOWS: "import click, rich.table, rich.console",
     ASKS: "import click, rich.table, pydantic, yaml, asyncssh",
 }
 ALONE = {"ugro --help": (CLICK, 2.0), "ugro status": (ASKS, 1.5), "ugro status --json": (ASKS, 1.5)}
-BESIDE = {"ugro status": (SHOWS, 3.0), "ugro status --json": (SHOWS, 3.0)}
+BESIDE = {"ugro status": (SHOWS, 2.5), "ugro status --json": (SHOWS, 2.5)}
 """By command its peer, and at most so many times as much CPU as that takes."""
 
 CODE = CodeVersion(directory="/home/anna/project", files=10, size_bytes=10000)
