@@ -71,7 +71,7 @@ def client() -> str:
 class Asked(NamedTuple):
     """What a process asks for, as /proc shows it: its arguments, program (None: on stdin) and surroundings.
 
-    Opened here are its streams, its working directory and, as `gone`, a handle of itself.
+    Opened here are its streams, its working directory and, as `gone`, a handle of the process.
     """
 
     streams: list[int]

@@ -28,7 +28,7 @@ class Value:
         "alias_generator": json_name,
         "populate_by_name": True,
     }
-    """What pydantic goes by where it checks one."""
+    """What pydantic follows where it checks one."""
     left_out_where_empty: ClassVar[frozenset[str]] = frozenset()
     """Fields that JSON has only where there is something in them."""
 

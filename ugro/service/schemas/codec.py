@@ -61,7 +61,7 @@ def _encoded(data: bytes) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class InJson:
-    """Says in an `Annotated` how values of a type are in JSON; pydantic goes by it, too."""
+    """Says in an `Annotated` how values of a type are in JSON; pydantic follows it, too."""
 
     ways: Ways
     written: Any
