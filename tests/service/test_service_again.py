@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -97,7 +96,7 @@ def test_refuses_a_rerun_that_cannot_be(door: Door) -> None:
     with pytest.raises(InputError, match="'workdir' of a job cannot be changed"):
         planned(door, first, fields={"workdir": "/etc"})
     with pytest.raises(InputError, match="no job 'job-009'"):
-        planned(door, replace(first, id="job-009"))
+        planned(door, first.changed(id="job-009"))
     door.store.jobs.files(first.id).snapshot(1).rename(door.project.parent / "away")
     with pytest.raises(InputError, match=f"the code of {first.id} is not kept any more") as refused:
         planned(door, first)

@@ -275,7 +275,7 @@ def test_reads_the_three_forms(door: Door, monkeypatch: pytest.MonkeyPatch) -> N
     assert default == DefaultScriptDocument(script=None, inventory=str(door.context.inventory.path))
 
     def asked_for(said: LaunchLine, script: str | None = None) -> JobSpec:
-        return read_spec(said, lambda: default.model_copy(update={"script": script})).spec
+        return read_spec(said, lambda: replace(default, script=script)).spec
 
     script = asked_for(LaunchLine(("t.py",), ("--lr", "1"), {"name": "a", "env": ("A=b",), "after": ("x, y",)}))
     assert (script.command, script.name, script.env, script.after) == (

@@ -45,7 +45,7 @@ def test_pages_of_a_log(door: Door) -> None:
     assert last.size == log_on_node(door, job).stat().st_size
     [red] = last.shown[2:]
     assert red.text == "red <b>�" and red.offset == last.size - len("\x1b[31mred\x1b[0m <b>\u202e".encode())
-    assert [(span.text, span.style) for span in red.spans] == [("red", "fg-red"), (" <b>�", "")]
+    assert [(span.text, span.class_) for span in red.spans] == [("red", "fg-red"), (" <b>�", "")]
     assert red.as_json()["spans"][0] == {"text": "red", "class": "fg-red"}
     middle = door.call(PageOfLog(job=job.id, from_line=1500, count=2))
     assert [(line.number, line.text, line.spans) for line in middle.shown] == [

@@ -165,7 +165,7 @@ def test_the_rest_of_an_attempt_comes_once_another_one_began(door: Door, monkeyp
 @pytest.mark.parametrize("name", ["../etc", "rank-0.error", "rank-x.log", "log"])
 def test_a_position_names_logs_alone(name: str) -> None:
     with pytest.raises(ValidationError):
-        Follow(job="job-001", position={name: 1})
+        Follow.checked({"job": "job-001", "position": {name: 1}})
 
 
 def test_an_update_says_how_the_job_stands(door: Door) -> None:

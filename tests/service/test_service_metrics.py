@@ -46,7 +46,7 @@ def test_shows_the_points_of_each_attempt(door: Door) -> None:
     assert (loss.last, loss.min, loss.max, loss.count, loss.thinned) == (2.0, 2.0, 4.0, 7, False)
     [first] = curves(door, job.id, attempts=(1,)).series
     assert first.points[2:] == ((3.0, None), (4.0, 2.5)) and first.bad == ((3.0, "nan"),)
-    [timed] = curves(door, job.id, x="time", start=2003.0, end=2004.0).series
+    [timed] = curves(door, job.id, x=Axis.TIME, start=2003.0, end=2004.0).series
     assert timed.points == ((2003.0, 2.75), (2004.0, 2.25))
     document = curves(door, job.id).as_json()
     assert document["id"] == job.id and document["series"][0]["points"][0] == [1.0, 4.0]

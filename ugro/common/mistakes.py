@@ -69,7 +69,7 @@ def _mistake(one: Any) -> Mistake:
     kind, details = one["type"], one.get("ctx", {})
     if kind == "missing":
         return Mistake(where, "is missing")
-    if kind == "extra_forbidden":
+    if kind in UNKNOWN_KEY:
         return Mistake(where, "unknown key", unknown=True)
     cause = details.get("error")
     if isinstance(cause, Misplaced):
@@ -77,6 +77,9 @@ def _mistake(one: Any) -> Mistake:
     expected = str(cause) if kind == "value_error" else _expected(kind, details)
     return Mistake(where, f"found {shown(one['input'])}: {expected}" if where else expected)
 
+
+UNKNOWN_KEY = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
+"""What pydantic calls a key that a record does not know, and one that a value does not know."""
 
 _KINDS = {
     "int": "a whole number is expected",
@@ -88,6 +91,7 @@ _KINDS = {
     "list": "a list is expected, such as [a, b]",
     "dict": MAPPING,
     "model": MAPPING,
+    "dataclass": MAPPING,
     "json": "JSON is expected",
 }
 """By the first word of pydantic's name of a mistake."""

@@ -7,9 +7,6 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-UNKNOWN_KEY = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
-"""What pydantic calls a key that a record does not know, and one that a value does not know."""
-
 
 @functools.cache
 def adapter(kind: Any) -> TypeAdapter[Any]:

@@ -15,8 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateError
 from ugro.common.files import FULL, FULL_HINT, write_atomic
-from ugro.common.mistakes import first_mistake
-from ugro.common.models.checking import UNKNOWN_KEY
+from ugro.common.mistakes import UNKNOWN_KEY, first_mistake
 from ugro.common.models.job import SCHEMA_VERSION, Job
 from ugro.common.paths import JOBS
 from ugro.common.text import clock, printable, some

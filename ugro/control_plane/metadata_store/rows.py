@@ -22,8 +22,7 @@ from ugro.common.errors import StateError
 from ugro.common.fields import Name
 from ugro.common.files import append_line, write_atomic
 from ugro.common.job_spec import JOB_ID
-from ugro.common.mistakes import first_mistake, shown
-from ugro.common.models.checking import UNKNOWN_KEY
+from ugro.common.mistakes import UNKNOWN_KEY, first_mistake, shown
 from ugro.common.models.drain import Drain
 from ugro.common.models.node import NodeView, Silence
 from ugro.common.models.owed import Owed

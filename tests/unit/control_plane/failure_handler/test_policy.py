@@ -108,7 +108,7 @@ def test_the_decision(
 def test_what_another_code_did_does_not_count() -> None:
     again = failed("peer_lost", 10, ("peer_lost", None))
     assert decide(again, "peer_lost", asked("retry"), checkpoint(10), ()).action == "leave"
-    mended = replace(again, code=replace(again.code, attempt=2))
+    mended = again.changed(code=replace(again.code, attempt=2))
     assert decide(mended, "peer_lost", asked("retry"), checkpoint(10), ()).action == "retry"
 
 

@@ -389,7 +389,7 @@ async def test_collects_what_cannot_be_resumed(home: Path, node: LocalTransport,
             require_code(store, plain)
         require_code(store, saved)
         plant(store.jobs.files(plain.id).snapshot(2), {"t.py": "newer"})
-        require_code(store, replace(plain, code=replace(CODE, attempt=2)))
+        require_code(store, plain.changed(code=replace(CODE, attempt=2)))
         shutil.rmtree(store.jobs.files(plain.id).snapshot(2))
         assert [removal.has_more(store, job.id) for job in (plain, saved)] == [False, True]
         store.rebuild()

@@ -434,7 +434,7 @@ def test_last_words_are_few() -> None:
 
 def test_gpus_for_a_trial_are_idle_and_on_every_node() -> None:
     other = replace(GPU, uuid="GPU-2")
-    busy = other.model_copy(update={"processes": (GpuProcess(pid=1, name="python"),)})
+    busy = replace(other, processes=(GpuProcess(pid=1, name="python"),))
 
     def with_gpus(*gpus: Gpu) -> NodeReport:
         return report(view=VIEW.model_copy(update={"gpus": gpus}))
