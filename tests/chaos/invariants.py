@@ -38,7 +38,7 @@ def ends_honestly(job: Mapping[str, Any], kills: Sequence[Fault], cuts: Sequence
 
 
 def counted(job: Mapping[str, Any], trace: Sequence[Mark], steps: int) -> list[str]:
-    """Every attempt went on from the last whole checkpoint, without a gap, to where an undisturbed run would be."""
+    """Every attempt resumed from the last complete checkpoint, without a gap, and got as far as an undisturbed run."""
     wrong = []
     furthest_saved = 0
     for attempt in sorted({mark.attempt for mark in trace}):
@@ -95,7 +95,7 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, int]]:
 
 
 def kept(job: str, trace: Sequence[Mark], listing: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Every checkpoint that a script saved whole is there and whole, and none is called whole that was torn last."""
+    """What a script saved completely is there and complete; none that was damaged last is called so."""
     whole = {one["step"] for one in listing if one["whole"]}
     last = {mark.step: mark.what for mark in trace if mark.what in ("saved", "torn")}
     lost = [

@@ -1,6 +1,6 @@
 """What is trained: a gang of ranks that step together without torch, leave a trace of every step, and save and resume.
 
-Its state after each step is a function of the steps alone, so that a run can be compared with one nobody disturbed.
+Its state after each step is a function of the steps alone, so that a run can be compared with an undisturbed one.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Mark:
 
 
 def state_after(step: int) -> int:
-    """The state of a run that nobody disturbed."""
+    """The state of an undisturbed run."""
     state = 1
     for number in range(1, step + 1):
         state = (state * 1103515245 + number) % 2**31

@@ -1,4 +1,4 @@
-"""The sandbox under fire: carries out faults, looks after each of them, and at the end says what is wrong."""
+"""The sandbox under fire: carries out faults, checks the state after each, and at the end reports what is wrong."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class World:
         self._serve = self._served()
 
     def play(self, faults: Sequence[Fault], speed: float) -> None:
-        """Let the faults happen, then mend what can be mended, and wait until every job has ended."""
+        """Let the faults happen, then repair what can be repaired, and wait until every job has ended."""
         began = time.monotonic()
         for fault in faults:
             while (left := began + fault.at / speed - time.monotonic()) > 0:
@@ -242,7 +242,7 @@ class World:
         return serve
 
     def _kill_controller(self, fault: Fault) -> str:
-        """While somebody acts, which is mostly the controller itself, in the middle of a tick.
+        """While a command or the controller acts, which is mostly the controller itself, in the middle of a tick.
 
         A tick that has little to write holds the lock for a moment only: where none is met, it is killed between two.
         """
@@ -254,7 +254,7 @@ class World:
         self._serve = self._served()
         return f"started again as {self._serve.pid}"
 
-    # --- what a person does ------------------------------------------------------------------------------------------
+    # --- what the user does ------------------------------------------------------------------------------------------
 
     def _type(self, *words: str) -> Future[None]:
         """Have the person type a command when the one before has ended."""
@@ -318,7 +318,7 @@ class World:
         return self._about(fault, sorted(self._store.decisions.proposals()), "deny")
 
     def _mend(self) -> None:
-        """The faults are over: nodes are back, ranks go on, nothing is held or drained."""
+        """The faults are over: nodes are back, ranks continue, nothing is held or drained."""
         self._off.clear()
         self._sandbox.unplug()
         self._continue_ranks(Fault(0.0, ""))

@@ -42,7 +42,7 @@ ENDED = ("succeeded", "failed", "cancelled")
 
 
 class Crashing:
-    """Two hosts, a job that says where it started, and a `ugro` that dies when it is told to."""
+    """Two hosts, a job that says where it started, and a `ugro` that dies at a given step."""
 
     def __init__(self, bed: Testbed, ask: Callable[..., dict[str, Any]]) -> None:
         self._ask = ask
@@ -137,7 +137,7 @@ def cluster(testbed: Testbed) -> Iterator[Crashing]:
 
 
 def crashes() -> Iterator[int]:
-    """The numbers of the steps to die at; whoever uses them stops where the command got to its end."""
+    """The numbers of the steps to die at; a test stops at the first that the command survives."""
     return iter(range(1 + STRIDE // 2, 1000, STRIDE))
 
 

@@ -26,7 +26,7 @@ from ugro.testing.testbed.hosts import Host
 
 EXAMPLE = EXAMPLES / "train_production.py"
 
-# Rank 0 leaves a checkpoint of step 10; a resumed attempt says where it goes on from, and ends well.
+# Rank 0 leaves a checkpoint of step 10; a resumed attempt says where it resumes from, and ends well.
 SAVES = """\
 import os, sys, time, zipfile
 rank, path = os.environ["RANK"], os.environ.get("UGRO_RESUME_FROM")

@@ -154,7 +154,7 @@ def test_a_node_whose_launch_fails_stops_the_others(bed: Testbed, ugro: Ugro) ->
 
 
 def test_a_launch_that_fails_at_the_last_step_stops_those_that_started(bed: Testbed, ugro: Ugro) -> None:
-    """gpu2 answers everything until it is told to start; the two others have begun by then."""
+    """gpu2 answers everything until a start is requested; the two others have begun by then."""
     bed.gpu2.install_program("setsid", "#!/bin/sh\nexit 1\n")
     try:
         done = ugro("launch", "quiet.py")

@@ -1,4 +1,4 @@
-"""Slow, cut and filtered links on the testbed, and launchers that somebody kills there."""
+"""Slow, cut and filtered links on the testbed, and launchers that are killed there."""
 
 from __future__ import annotations
 

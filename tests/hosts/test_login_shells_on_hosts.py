@@ -99,7 +99,7 @@ FOREIGN_INPUT = {
 def test_a_start_up_file_in_the_way_is_a_refusal_in_both_ways(bed: Testbed, both: Both, rc: str) -> None:
     bed.gpu1.write(".bashrc", f"{rc}\n")
     run, ask = both()
-    if rc == "if then fi":  # bash complains of it and goes on
+    if rc == "if then fi":  # bash complains of it and continues
         assert run["text"] == "1:a b\ndata" and ask["text"] == "1:a b\n"
         return
     for answer in (run, ask):

@@ -1,4 +1,4 @@
-"""Nobody ticks, and a job failed: every command that judges it says the same, and those that act on it find it so."""
+"""A job failed between two ticks: every command that judges it says the same, and those that act on it find it so."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_hosts_have_users_homes_names_and_boot_ids_of_their_own(bed: Testbed) ->
 
 
 def test_a_host_knows_its_own_users_and_no_gpus(bed: Testbed) -> None:
-    """Whoever this machine knows, and whatever its /etc says of logins and shells."""
+    """Whatever users this machine has, and whatever its /etc says of logins and shells."""
     look = "cut -d: -f1 /etc/passwd /etc/group; ls /etc; command -v nvidia-smi; ls /var/spool /proc/driver"
     for host in bed.hosts.values():
         told = host.run(["sh", "-c", look]).stdout.split()

@@ -1,4 +1,4 @@
-"""Damaged rows of `cluster.json`: named, put aside with the way back, and everything else goes on."""
+"""Damaged rows of `cluster.json`: named, put aside with the way back, and everything else continues."""
 
 from __future__ import annotations
 

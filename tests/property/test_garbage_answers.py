@@ -1,4 +1,4 @@
-"""Whatever a node prints where an answer is expected is a told error, or is passed over: never a traceback."""
+"""Whatever a node prints where an answer is expected is a reported error, or is passed over: never a traceback."""
 
 from __future__ import annotations
 

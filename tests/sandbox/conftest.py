@@ -1,7 +1,7 @@
 """A sandbox for the tests of a file, which takes half a second, and `ugro` in the `project` that the file defines.
 
-Every command looks at every node of the inventory: a file that needs two names them in `CLUSTER`. What a look starts on
-a node, nvidia-smi and short scripts, is forked from one process: most of its cost would be to start Python.
+Every command looks at every node of the inventory: a file that needs two names them in `CLUSTER`. What an observation
+starts on a node, nvidia-smi and short scripts, is forked from one process: most of its cost would be to start Python.
 """
 
 from __future__ import annotations

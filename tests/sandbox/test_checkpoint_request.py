@@ -177,7 +177,7 @@ def saved(step: int | None, at: float, name: str = "", problem: str | None = Non
         ([saved(5, 99.9)], [saved(5, 99.9)], None),  # saved just before, within the slack of the clocks
         ([saved(7, 10.0)], [saved(7, 10.0), saved(3, 101.0)], "c-3.pt"),  # of an attempt that went back
         ([saved(7, 10.0)], [saved(7, 10.0), saved(8, 50.0)], "c-8.pt"),  # renamed into place long after it was written
-        ([saved(7, 10.0)], [saved(7, 10.0), saved(3, 50.0)], None),  # an old one, of a node that was silent before
+        ([saved(7, 10.0)], [saved(7, 10.0), saved(3, 50.0)], None),  # an old one, of a node that was unreachable before
         ([saved(7, 10.0, "last.pt")], [saved(7, 101.0, "last.pt")], "last.pt"),
         ([saved(None, 10.0, "last.pt")], [saved(None, 101.0, "last.pt")], "last.pt"),
         ([], [saved(8, 101.0), saved(9, 102.0)], "c-9.pt"),

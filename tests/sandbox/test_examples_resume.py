@@ -1,4 +1,4 @@
-"""Scripts of Hugging Face's Trainer and of Lightning lose a rank and go on through UGRO, and know nothing of it.
+"""Scripts of Hugging Face's Trainer and of Lightning lose a rank and resume through UGRO, which they do not know.
 
 Losses are compared in every digit: on CPUs, with one thread and the same ranks, a run that was cut off computes the
 same numbers in the same order as one that was not.
@@ -113,7 +113,7 @@ def checkpoints(ugro: Ugro, job: str) -> dict[str, dict[str, Any]]:
 
 
 def resumed(ugro: Ugro, job: str) -> int:
-    """Go on to the end; returns the step that it went on from."""
+    """Resume to the end; returns the step that it resumed from."""
     document(ugro("resume", job, "--yes", "--json"))
     done = ugro("wait", job)
     assert done.returncode == 0, done.stderr + ugro("logs", job).stdout
@@ -135,7 +135,7 @@ def test_the_trainer_is_killed_while_it_saves(ugro: Ugro, sandbox: Sandbox, unin
     job, code = launch(ugro, sandbox, SCRIPTS[0])
     torn = code / "out/checkpoint-40"
     torn.mkdir(parents=True)
-    os.mkfifo(torn / "optimizer.pt")  # nobody reads it, so the save goes so far and no further
+    os.mkfifo(torn / "optimizer.pt")  # without a reader, so the save goes so far and no further
     kill(ugro, job, rank=0, moment=torn / "model.safetensors")
     (torn / "optimizer.pt").unlink()
     seen = checkpoints(ugro, job)

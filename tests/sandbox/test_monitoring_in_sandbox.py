@@ -1,4 +1,4 @@
-"""What Prometheus is told of the sandbox while a job trains: all that the examples need, by serve and by a sweep."""
+"""What Prometheus reads of the sandbox while a job trains: all that the examples need, by serve and by a sweep."""
 
 from __future__ import annotations
 

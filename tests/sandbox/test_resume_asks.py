@@ -50,7 +50,7 @@ def attempt(ugro: Ugro, job: str) -> int:
 
 
 def on_terminal(sandbox: Sandbox, project: Path, answers: dict[str, str], *words: str) -> tuple[int, str]:
-    """Run `ugro` on a terminal and type each answer once its question is there. Returns its exit code and its words."""
+    """Run `ugro` on a terminal and type each answer once its question is there. Returns its exit code and output."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(project)

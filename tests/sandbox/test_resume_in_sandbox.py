@@ -1,4 +1,4 @@
-"""`ugro resume --new-code` on the sandbox: from a mistake in a script to the end of the mended one."""
+"""`ugro resume --new-code` on the sandbox: from a mistake in a script to the end of the corrected one."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_mended_script_goes_on_from_the_checkpoint(ugro: Ugro, sandbox: Sandbo
     assert len(there) == 2 and set.union(*there.values()) == {"train.py", "old.py", "out/checkpoint-70.pt"}
 
     def refused(*words: str) -> str:
-        """What is said before nobody agrees. Nothing changes."""
+        """What is shown before the question is declined. Nothing changes."""
         done = ugro("resume", "job-001", "--new-code", *words)
         assert done.returncode == 2 and on_nodes(sandbox) == there, done.stderr
         assert document(ugro("status", "job-001", "--json"))["attempt"] == 1

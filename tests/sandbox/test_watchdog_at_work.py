@@ -201,7 +201,7 @@ def swept(ugro: Ugro, seen: Callable[[], object]) -> Callable[[], object]:
 
 
 def told_to_a_follower(begun: Begun, job: str) -> str:
-    """The first thing that whoever follows a job is told beside its log."""
+    """The first message beside the log of a followed job."""
     with begun("logs", "-f", job) as following:
         assert following.stderr
         told = following.stderr.readline()

@@ -73,7 +73,7 @@ def completed(line: str, **env: str) -> list[str]:
 
 
 def answered(ugro: Ugro, line: str) -> list[str]:
-    """What the function above is told for the last word of a line."""
+    """What the function above gets for the last word of a line."""
     words = line.split(" ")
     asked = {"_UGRO_COMPLETE": "bash_complete", "COMP_WORDS": "\n".join(words), "COMP_CWORD": str(len(words) - 1)}
     done = ugro(cwd=Path.cwd(), env=surroundings(**asked))

@@ -1,4 +1,4 @@
-"""The bus: readers with cursors, bounded memory, and troubles that are told once."""
+"""The bus: readers with cursors, bounded memory, and troubles that are reported once."""
 
 from __future__ import annotations
 

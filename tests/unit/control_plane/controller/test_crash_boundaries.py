@@ -1,4 +1,4 @@
-"""One job, one node, one table that meets a bug: it is logged, told, and everything else goes on."""
+"""One job, one node, one table that meets a bug: it is logged, reported, and everything else continues."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def is_about(job_id: str, values: tuple[Any, ...]) -> bool:
 
 
 def break_for(job: Job, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[str]:
-    """Make a function raise when it is about a job. Returns a list that tells whether it was called."""
+    """Make a function raise when it is about a job. Returns a list that shows whether it was called."""
     act: Callable[..., Any] = getattr(owner, name)
     called: list[str] = []
 
@@ -67,7 +67,7 @@ def break_for(job: Job, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) 
 
 
 async def ticks(bed: Bed, until: Callable[[], object], told: list[UgroError] | None = None) -> list[UgroError]:
-    """Tick until something is so. Returns what the ticks complained of, which `told` has at once."""
+    """Tick until something is so. Returns what the ticks complained of, which is in `told` at once."""
     store, told = MetadataStore(bed.store.home), [] if told is None else told
     controller = controller_over(store, bed.inventory, bed.pool)
     async with asyncio.timeout(60):

@@ -210,7 +210,7 @@ async def test_a_tick_over_many_big_records_keeps_nobody_waiting(bed: Bed) -> No
     bed.nodes["a"].silent = True
     as_one = MetadataStore(bed.store.home)
     began = time.monotonic()
-    as_one.jobs.settle()  # what a tick does in its event loop if nobody sees to it, and some of it: the baseline
+    as_one.jobs.settle()  # what a tick would do in its event loop by itself, and some of it: the baseline
     for job in as_one.jobs.live():
         as_one.jobs.save(job, EventKind.RANKS, "")
     baseline = time.monotonic() - began

@@ -1,4 +1,4 @@
-"""Drains of nodes that left the inventory: ended when the node is back, unless a person drained it."""
+"""Drains of nodes that left the inventory: ended when the node is back, unless the user drained it."""
 
 from __future__ import annotations
 

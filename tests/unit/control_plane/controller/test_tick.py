@@ -1,4 +1,4 @@
-"""The tick on two pretended nodes of this machine: real processes, no SSH and no torch, so that it is quick."""
+"""The tick on two simulated nodes of this machine: real processes, no SSH and no torch, so that it is quick."""
 
 from __future__ import annotations
 
@@ -466,7 +466,7 @@ async def test_silence_is_news_and_only_watched_time_leads_to_a_proposal(bed: Be
     clock = FakeClock(time.time())
     bed.store = MetadataStore(bed.store.home, clock)
     await bed.tick()
-    clock.advance(86400)  # the master slept: nobody looked
+    clock.advance(86400)  # the master slept: no observation
     await bed.tick()
     assert [event.kind for event in bed.store.timeline.of_cluster() if event.node == "b"] == ["joined", "silent"]
     for _ in range(11):
@@ -565,7 +565,7 @@ async def test_a_look_goes_on_without_the_logs_that_a_full_disk_does_not_take(
 async def test_a_node_that_cannot_start_its_part_ends_the_launch_once_the_code_is_there(
     bed: Bed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The look and the code go at the same time; the job is not given up while something is still under way."""
+    """The observation and the code go at the same time; the job is not given up while something is still under way."""
     steps: list[str] = []
     run, real_save, refused = Silencing.run, JobRegistry.save, asyncio.Event()
 

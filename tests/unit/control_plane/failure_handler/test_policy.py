@@ -94,7 +94,7 @@ def asked(default: str = "ask", **causes_: str) -> JobSpec:
         (asked("retry"), failed("peer_lost", 20, ("peer_lost", None), ("peer_lost", 10)), 20, (), "leave"),
         (asked("retry"), failed("peer_lost", 20, ("peer_lost", None), ("nccl_error", 10)), 20, (), "retry"),
         (asked("retry"), failed("cuda_oom", 10, ("cuda_oom", None)), 10, SMALLER, "retry"),
-        # as often as allowed, then a person is asked
+        # as often as allowed, then the user is asked
         (asked("retry"), failed("peer_lost", 3, ("peer_lost", 0), ("peer_lost", 1), ("peer_lost", 2)), 4, (), "ask"),
     ],
 )

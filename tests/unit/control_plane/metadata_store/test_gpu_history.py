@@ -1,4 +1,4 @@
-"""What each GPU did: what is kept of a look, how long, and how it is shown."""
+"""What each GPU did: what is kept of an observation, how long, and how it is shown."""
 
 from __future__ import annotations
 

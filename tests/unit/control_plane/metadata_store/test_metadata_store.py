@@ -1,4 +1,4 @@
-"""The state directory: what is written survives, what is broken is told, and nobody acts twice at once."""
+"""The state directory: what is written survives, what is broken is reported, and nothing is done twice at once."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ def pair(home: Path) -> Inventory:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(tmp_path: Path) -> Iterator[None]:
-    """No process that a test started, here or on a pretended node, outlives it."""
+    """No process that a test started, here or on a simulated node, outlives it."""
     yield
     home = tmp_path / "home"
     left = _processes_of(home) if home.exists() else []

@@ -659,7 +659,7 @@ def test_no_job_is_touched_by_those_of_lower_priority(case: Queue) -> None:
 def test_no_job_that_overtakes_delays_the_head(case: Queue) -> None:
     found, after = schedule(case), after_round(case)
     if found.head is None or found.head_starts_at is None:
-        # Where nobody knows when the head can start, nobody overtakes it on what it could use.
+        # Where it is not known when the head can start, no job overtakes it on what it could use.
         assert not any(start.turn is Turn.BEFORE_HEAD for start in found.starts)
         return
     at = found.head_starts_at

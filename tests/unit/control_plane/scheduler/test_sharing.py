@@ -205,7 +205,7 @@ def test_never_gives_more_memory_than_there_is_and_no_gpu_twice(
     for key, declared in shared.items():
         assert key not in alone and len(declared) <= MOST_SHARERS
         assert sum(declared.values()) <= (slots[key].memory_mib or 0)
-    # The head starts no later than if nobody had overtaken it.
+    # The head starts no later than if no job had overtaken it.
     if found.head and found.head_starts_at is not None:
         own = [one for one in found.starts.values() if not one.head]
         overtook = {one.id for one in found.starts.values() if one.head}

@@ -1,4 +1,4 @@
-"""A time limit that is extended: recorded at once, told to the nodes by a tick, kept by the ranks."""
+"""A time limit that is extended: recorded at once, sent to the nodes by a tick, kept by the ranks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ugro.testing.cluster import STAY, WAITS, Bed, Master, controller_over
 
 
 def kept(bed: Bed, job: Job, node: str) -> list[str]:
-    """What the ranks of a node are told of their limit."""
+    """What the ranks of a node get of their limit."""
     rank = job.nodes.index(node)
     return (bed.home / node / "jobs" / job.id / "1" / f"node-{rank}" / "time-limit").read_text().split()
 

@@ -244,7 +244,7 @@ TOLD_TO_END = replace(OVER, exit_at=91.0, ranks=(rank(1, signal="TERM", at=90.0)
         (replace(OVER, exit_code=None, ranks=(rank(1),)), {0: PEER_LOST}, (1, "gpu1", None, None, "killed")),
         (replace(OVER, exit_code=None, ranks=(rank(1),)), {0: TIMEOUT}, (1, "gpu1", None, None, "killed")),
         (REBOOTED, {0: TIMEOUT}, (1, "gpu1", None, None, "node_rebooted")),
-        # torchrun was told to end, and ended its rank
+        # torchrun got a signal to end, and ended its rank
         (TOLD_TO_END, {0: PEER_LOST}, (None, "gpu1", 1, None, "killed")),
         # a rank that ends well, and too early
         (done(1), {0: PEER_LOST}, (1, "gpu1", 0, None, "peer_lost")),
@@ -252,7 +252,7 @@ TOLD_TO_END = replace(OVER, exit_at=91.0, ranks=(rank(1, signal="TERM", at=90.0)
         # a rank that ends with any other code before the others miss it
         (done(1, code=7, exit_code=1), {0: PEER_LOST}, (1, "gpu1", 7, None, "unknown")),
         (done(1, code=7, exit_code=1), {0: TIMEOUT}, (1, "gpu1", 7, None, "unknown")),
-        # the same, and its node was rebooted before anybody looked
+        # the same, and its node was rebooted before an observation
         (replace(done(1, code=7, exit_code=1), rebooted=True), {}, (1, "gpu1", 7, None, "unknown")),
         (replace(done(1, code=7, exit_code=1), rebooted=True), {0: PEER_LOST}, (1, "gpu1", 7, None, "unknown")),
     ],
@@ -366,7 +366,7 @@ LEFT = "left its process group while rank 0"
         (victim(1), ended(2, signal="TERM"), {0: PEER_LOST, 1: PEER_LOST}, (2, "peer_lost", f"{LEFT}, 1 still")),
         # its process is gone, and what runs it is stopped
         (victim(1), replace(UP, ranks=(rank(2),)), {0: PEER_LOST, 1: PEER_LOST}, (2, "killed", "its process is gone")),
-        # the first to miss somebody names one that was a victim itself: the third only waits
+        # the first to miss a peer names one that was a victim itself: the third only waits
         (victim(1, at=95.0), running(2), {0: lost_to("10.0.0.2"), 1: PEER_LOST}, (0, "peer_lost", "RuntimeError")),
     ],
 )  # fmt: skip

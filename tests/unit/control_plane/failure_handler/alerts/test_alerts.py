@@ -1,4 +1,4 @@
-"""Alerts: what is told to whom and how often; through real apprise to servers on loopback; and no secret gets out."""
+"""Alerts: what is sent to whom and how often; through real apprise to servers on loopback; and no secret gets out."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def node(shown: NodeView | None, silent: bool = False) -> AlertSources:
 
 
 class Told:
-    """What channels are told over a story of looks, with a memory that goes through its file's form."""
+    """What channels get over a story of observations, with a memory that goes through its file's form."""
 
     def __init__(self, *given: dict[str, Any], channels: str = "a") -> None:
         self.settings = settings(*given, channels=channels)
@@ -431,7 +431,7 @@ NOTE = Notification("UGRO: title", "body", bad=True)
 
 @pytest.fixture
 def logged() -> Iterator[io.StringIO]:
-    """All that reaches the handlers of this process; pytest's own listens at loggers that tell nobody."""
+    """All that reaches the handlers of this process; pytest's own listens at loggers that do not propagate."""
     text, root = io.StringIO(), logging.getLogger()
     handler, level = logging.StreamHandler(text), root.level
     root.addHandler(handler)
@@ -562,7 +562,7 @@ def at_home(home: Path, channels: dict[str, str], *given: dict[str, Any]) -> Met
 
 
 def everywhere(home: Path) -> str:
-    """All that UGRO wrote down but the file that a person wrote."""
+    """All that UGRO wrote down but the file that the user wrote."""
     return "".join(p.read_text() for p in home.rglob("*") if p.is_file() and p.name != "alerts.yaml")
 
 

@@ -1,4 +1,4 @@
-"""A job that ended goes on as a new attempt: from a checkpoint that is on its nodes or is sent there."""
+"""A job that ended resumes as a new attempt: from a checkpoint that is on its nodes or is sent there."""
 
 from __future__ import annotations
 
@@ -378,7 +378,7 @@ with open(f"{os.environ['HOME']}/resumed-{os.environ['RANK']}-{os.environ['UGRO_
 
 
 async def broken(bed: Bed, **fields: object) -> Job:
-    """A job that failed by a mistake in its script, and a project where that is mended."""
+    """A job that failed by a mistake in its script, and a project where that is corrected."""
     (bed.project / "old.py").write_text("")
     job = await bed.until(bed.submit(BROKEN, **fields), JobState.FAILED)
     (bed.project / "old.py").unlink()

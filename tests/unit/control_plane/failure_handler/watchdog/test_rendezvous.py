@@ -1,4 +1,4 @@
-"""Ranks that never meet: when that is suspected, what is asked, and what is told."""
+"""Ranks that never meet: when that is suspected, what is asked, and what is reported."""
 
 from __future__ import annotations
 

@@ -232,7 +232,7 @@ def test_time_in_which_the_master_slept_does_not_count() -> None:
         run.now += 8 * 3600
         assert run.look().state == State.PROGRESSING
         assert run.go(500).state != State.HUNG
-    run.now -= 3600  # somebody set the clock back
+    run.now -= 3600  # the clock is set back
     assert run.look().state == State.PROGRESSING
 
 
@@ -293,7 +293,7 @@ def test_a_run_within_its_own_rhythm_is_never_called_hung(gaps: list[int], stret
     longest = 0.0
     for gap in gaps:
         run.log(0)
-        wait = max(1, min(gap * 60.0, stretch * longest) // every) * every  # somebody looks at the end of each
+        wait = max(1, min(gap * 60.0, stretch * longest) // every) * every  # an observation at the end of each
         longest = max(longest, wait)
         assert run.go(wait).state != State.HUNG
 

@@ -185,7 +185,7 @@ async def test_the_parts_of_all_ranks_are_one_checkpoint(
     for lost in "abc":  # whichever it is, also the last
         [torn] = gathered({node: parts for node, parts in nodes.items() if node != lost})
         assert torn.problem and ("lacks" in torn.problem or "cannot be shown" in torn.problem), lost
-    # on a disk that all nodes share it is whole in one place
+    # on a disk that all nodes share it is complete in one place
     for rank in range(3):
         save(tmp_path / "all" / layout.format(rank, rank + 1))
     parts = (await search(here, tmp_path / "all")).found
@@ -360,7 +360,7 @@ async def test_a_node_whose_names_lead_elsewhere_is_refused(
         await search(here, Path("/c"))
 
 
-# What each rank is told
+# What each rank gets
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Checkpoints: found on a node, judged whole or torn by their structure, gathered over nodes, and brought here."""
+"""Checkpoints: found on a node, judged complete or not by their structure, gathered over nodes, and brought here."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ async def test_hostile_files_cost_only_themselves(here: LocalTransport, tmp_path
     (tmp_path / "checkpoint-4" / "trainer_state.json").write_text("[" * 100_000)
     state = trainer_folder(tmp_path / "checkpoint-7", 7) / "trainer_state.json"
     state.unlink()
-    os.mkfifo(state)  # whoever opens it waits
+    os.mkfifo(state)  # a reader that opens it waits
     (tmp_path / "line\nbreak 5.pt").write_bytes(b"PK\x05\x06")
     torch.save(STATE, tmp_path / "checkpoint-6.pt")
     seen = await found(here, tmp_path)

@@ -18,7 +18,7 @@ from ugro.control_plane.metadata_store.checkpoint_store.lineage import Position,
 from ugro.testing.builders import CODE, placement
 
 Began = tuple[int, int] | None
-"""The step that an attempt went on from, and the attempt that had saved it; None: from the beginning."""
+"""The step that an attempt resumed from, and the attempt that had saved it; None: from the beginning."""
 
 
 def job(*began: Began, nodes: tuple[str, ...] = ("a", "b"), elsewhere: tuple[str, ...] = (), **fields: Any) -> Job:
@@ -69,7 +69,7 @@ SECOND = [sighting(12, 2120), sighting(14, 2140)]
 
 
 def test_a_copy_stands_in_for_what_is_left_of_the_same_checkpoint() -> None:
-    """Of a split one whose other node does not answer there is one row: it is whole here."""
+    """Of a split one whose other node does not answer there is one row: it is complete here."""
     of = job(None)
     whole = saved(20, 1).model_copy(update={"kind": "ranks", "name": "step-20/rank{rank}.pt"})
     torn = whole.model_copy(update={"problem": "lacks the parts of rank 1 of 2 ranks", "saved_at": 1100.0})

@@ -19,7 +19,7 @@ def made(points: Sequence[Point]) -> Series:
 
 
 def spread(values: Sequence[float], steps: Sequence[int] = ()) -> list[Point]:
-    """Points whose step goes on by these steps (by 1 where there are none), two seconds apart."""
+    """Points whose step grows by these steps (by 1 where there are none), two seconds apart."""
     x, found = 0.0, []
     for number, value in enumerate(values):
         x += steps[number % len(steps)] if steps else 1
