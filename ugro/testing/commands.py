@@ -30,6 +30,9 @@ import ugro.control_plane
 import ugro.nodes
 import ugro.service
 from ugro.cli.main import main
+from ugro.common.models.checking import adapter
+from ugro.service.schemas.jobs import AttemptSummary, JobDocument
+from ugro.service.schemas.nodes import NodeDocument
 from ugro.testing.entering import Entrance, enter
 
 Ugro = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -211,10 +214,16 @@ def serve(run: Callable[..., dict[str, Any]]) -> None:
             if not any(part in module.name for part in FOR_NODES):
                 importlib.import_module(module.name)
     build_models()
+    for document in CHECKED:
+        adapter(document)
     gc.freeze()
     for line in sys.stdin:
         number, command = json.loads(line)
         print(json.dumps([number, run(**command)]), flush=True)
+
+
+CHECKED: tuple[Any, ...] = (AttemptSummary, JobDocument, NodeDocument)
+"""Documents that most commands make of records, and so check."""
 
 
 def build_models(base: type[BaseModel] = BaseModel) -> None:
