@@ -107,6 +107,17 @@ def test_answers_what_it_does_not_understand_and_lives(door: Door, path: str, bo
     assert ask(door, "GET", "/hello")[0] == 200
 
 
+@pytest.mark.parametrize("path", ["/call/queue.hold", "/code"])
+def test_a_client_that_leaves_while_it_asks_is_no_bug(door: Door, path: str, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(str(door.store.home / SOCKET))
+        asking.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{{".encode())
+        asking.shutdown(socket.SHUT_WR)
+        asking.recv(100)  # until the other side is done with it
+    assert ask(door, "GET", "/hello")[0] == 200
+    assert not [record for record in caplog.records if record.exc_info], caplog.text
+
+
 def test_tells_the_caller_of_a_bug_and_lives(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(*_: object) -> None:
         raise ZeroDivisionError

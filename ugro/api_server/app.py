@@ -13,7 +13,9 @@ from typing import Any
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
 
 from ugro import __version__
 from ugro.common.errors import ResidentGone, StateError, UgroError
@@ -70,6 +72,11 @@ def create_app(home: Path, contexts: Callable[[], Context], inventory: Callable[
     """
     app, sessions = FastAPI(title="UGRO", version=__version__, docs_url=None, redoc_url=None), Sessions(home)
     calls = app.state.calls = Calls()
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(_: HttpRequest, __: Exception) -> Response:
+        """A client that left while it sent its request was interrupted: nothing was asked, and there is no reader."""
+        return Response(status_code=400)
 
     @app.get("/hello")
     async def hello() -> dict[str, str]:

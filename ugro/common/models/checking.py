@@ -17,4 +17,4 @@ def adapter(kind: Any) -> TypeAdapter[Any]:
 def reasons(error: ValidationError) -> str:
     """Return what is wrong with data, without the data: it may be a secret."""
     found = error.errors(include_input=False, include_context=False, include_url=False)
-    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found)
+    return "; ".join(": ".join(filter(None, (".".join(map(str, one["loc"])), one["msg"]))) for one in found)
