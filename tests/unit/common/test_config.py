@@ -217,6 +217,7 @@ def test_arguments_are_kept_literally() -> None:
     ("fields", "said"),
     [
         ({"time_warning": "1m"}, "time limit"),
+        ({"checkpoints": {"resume": "x"}}, "^--resume-with: found 'x': {path} is expected in it once"),
         ({"time_warning": "5m", "time_limit": "1m"}, "time limit"),
         ({"time_limit": "-3"}, "^--time: found '-3': .*2h"),
         ({"time_limit": "99999999999h"}, "^--time: found .*: a duration of at most 10000d is expected"),

@@ -97,4 +97,6 @@ def _option(where: Location) -> str:
         return field
     if field == "args" and len(where) > 1:
         return f"argument {int(where[1]) + 1} of the script"
+    if where[:2] == ("checkpoints", "resume"):
+        return "--resume-with"
     return "--" + OPTIONS.get(field, field).replace("_", "-")
