@@ -52,7 +52,8 @@ from ugro.service.schemas import (
     time_limits,
     web,
 )
-from ugro.service.schemas.base import Moment, Request, Stream, answer_to
+from ugro.service.schemas.base import Request, Stream, answer_to
+from ugro.service.schemas.codec import Moment
 
 Model = type[BaseModel] | type[Value]
 

@@ -41,7 +41,7 @@ from ugro.control_plane.resource_manager.observation import last_look
 from ugro.control_plane.scheduler.queue import read_queue
 from ugro.control_plane.scheduler.scheduling import placement_when_idle, why
 from ugro.nodes.pool import Pool
-from ugro.service.schemas.base import iso
+from ugro.service.schemas.codec import iso
 from ugro.testing import builders
 from ugro.testing.cluster import controller_over
 from ugro.testing.commands import Ugro

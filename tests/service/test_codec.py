@@ -14,10 +14,11 @@ from annotated_types import Ge
 from pydantic import AfterValidator, BaseModel, SecretStr, ValidationError
 
 from ugro.common.models.checking import adapter, reasons
+from ugro.common.models.gpu import Gpu
 from ugro.common.models.value import Value
-from ugro.service.schemas.base import ErrorDocument, Moment, answer_to
+from ugro.service.schemas.base import ErrorDocument, answer_to
 from ugro.service.schemas.code import LargeFile
-from ugro.service.schemas.codec import Matches, to_json, ways
+from ugro.service.schemas.codec import LooksLike, Moment, to_json, ways
 from ugro.service.schemas.explain import NextAttemptDocument
 from ugro.service.schemas.jobs import EventDocument, JobDocument
 from ugro.service.schemas.live import LiveGpu
@@ -67,7 +68,7 @@ def sample(hint: Any, number: int) -> Any:
     if hint == Moment:
         return (0.5, 1_700_000_000.25)[number % 2]
     if origin is Annotated:
-        if any(isinstance(one, Matches) for one in parts):
+        if any(isinstance(one, LooksLike) for one in parts):
             return "rank-0.log"
         if any(isinstance(one, AfterValidator) for one in parts):
             return "uv"
@@ -154,6 +155,7 @@ def test_what_comes_from_outside_is_checked() -> None:
         (Follow, {"job": "job-001", "position": {"../x.log": 0}}),
         (Follow, {"job": "job-001", "position": {"rank-0.log": -1}}),
         (ErrorDocument, {"code": 1, "message": "m", "hint": ""}),
+        (Gpu, {"index": 0, "uuid": "GPU-1", "name": "RTX", "power_w": float("nan")}),
     ):
         with pytest.raises(ValidationError):
             kind.checked(form)

@@ -29,8 +29,9 @@ from ugro.common.models.gpu import Gpu
 from ugro.common.models.job import Attempt, Job
 from ugro.common.models.job_state import JobState
 from ugro.service.documents import job_document, node_documents
-from ugro.service.schemas.base import Document, Moment
+from ugro.service.schemas.base import Document
 from ugro.service.schemas.checkpoints import ListedCheckpoint
+from ugro.service.schemas.codec import Moment
 from ugro.service.schemas.jobs import JobDocument, RankDocument, UnreadableDocument
 from ugro.service.schemas.logs import LogLine, LogLines
 from ugro.service.schemas.maintenance import CommandDocument, NotRunDocument, RunCommand

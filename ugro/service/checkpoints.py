@@ -28,7 +28,6 @@ from ugro.nodes.remote.checkpoints.save_request import AskedRank
 from ugro.nodes.transport import Transport
 from ugro.service.context import Context
 from ugro.service.documents import error_document
-from ugro.service.schemas.base import iso
 from ugro.service.schemas.checkpoints import (
     AskedRankDocument,
     Checkpoints,
@@ -39,6 +38,7 @@ from ugro.service.schemas.checkpoints import (
     SaveCheckpoint,
     SaveDocument,
 )
+from ugro.service.schemas.codec import iso
 from ugro.service.schemas.notices import AskedToSave
 from ugro.service.words import saved_in_words, state_in_words, title
 

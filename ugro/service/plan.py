@@ -36,7 +36,7 @@ class Fingerprint(Document):
 
     @classmethod
     def of(cls, parts: Mapping[str, Any]) -> Self:
-        """Return the fingerprint of such things: documents, or what JSON can write."""
+        """Return the fingerprint of such things: records, or what JSON can write."""
         return cls(parts={name: digest(value) for name, value in parts.items()})
 
     def require(self, now: Mapping[str, Any]) -> None:
@@ -83,6 +83,12 @@ def consented(questions: tuple[Question, ...], answers: Mapping[str, bool]) -> d
 
 
 def digest(value: Any) -> str:
-    """Return a digest of a document, or of what JSON can write."""
-    plain = value.as_json() if isinstance(value, Document) else value
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    """Return a digest of a record, or of what JSON can write."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=_plain).encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    """Return a record as JSON has it, and the text of anything else."""
+    from pydantic import BaseModel  # here, since a command that only carries a plan needs none
+
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)

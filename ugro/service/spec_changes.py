@@ -14,7 +14,7 @@ from ugro.common.job_spec import JobSpec, job_spec
 from ugro.common.text import exactly
 from ugro.control_plane.scheduler.arguments import options_of, with_changes
 from ugro.service.schemas.again import FieldChange, SpecChanges
-from ugro.service.schemas.base import iso
+from ugro.service.schemas.codec import iso
 from ugro.service.submission import COUNTS
 
 FIXED = ("workdir", "sweep", "schema_version")

@@ -68,7 +68,7 @@ def client() -> str:
     return CLIENT.replace("FOLDER", shlex.quote(folder))
 
 
-class Asked(NamedTuple):
+class AskedScript(NamedTuple):
     """What a process asks for, as /proc shows it: its arguments, program (None: on stdin) and surroundings.
 
     Opened here are its streams, its working directory and, as `gone`, a handle of the process.
@@ -162,7 +162,7 @@ def tell(pipe: int, status: str) -> None:
     os.close(pipe)
 
 
-def asked_of(asker: int) -> Asked | None:
+def asked_of(asker: int) -> AskedScript | None:
     """What a process asks for; None if it is not one for a fork.
 
     Raises:
@@ -178,7 +178,7 @@ def asked_of(asker: int) -> Asked | None:
     environment: dict[bytes, bytes] = dict(word.split(b"=", 1) for word in read(asker, "environ"))
     umask = int(Path(f"/proc/{asker}/status").read_text().partition("Umask:")[2].split()[0], 8)
     *streams, folder, gone = handles_of(asker)
-    return Asked(streams, folder, gone, words, program, umask, environment)
+    return AskedScript(streams, folder, gone, words, program, umask, environment)
 
 
 def handles_of(asker: int) -> list[int]:
@@ -213,7 +213,7 @@ def shell_status(status: int) -> int:
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
-def run(asked: Asked, known: dict[str, types.CodeType]) -> NoReturn:
+def run(asked: AskedScript, known: dict[str, types.CodeType]) -> NoReturn:
     """Be the Python that was asked for."""
     os.setsid()
     os.fchdir(asked.folder)

@@ -22,8 +22,8 @@ from ugro.common.errors import InputError, UgroError
 from ugro.common.models.job_state import JobState
 from ugro.common.models.metrics import Axis
 from ugro.common.text import printable
-from ugro.service.schemas.base import iso
 from ugro.service.schemas.checkpoints import Checkpoints
+from ugro.service.schemas.codec import iso
 from ugro.service.schemas.explain import Explain
 from ugro.service.schemas.history import GpuHistoryDocument, History
 from ugro.service.schemas.jobs import JobDocument

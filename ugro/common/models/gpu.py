@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from ugro.common.models.value import Value
 
 
@@ -21,6 +23,8 @@ class GpuProcess(Value):
 
 class Gpu(Value):
     """One GPU row of nvidia-smi. What the driver does not say is `null`."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {**Value.__pydantic_config__, "allow_inf_nan": False}
 
     index: int | None
     """The driver's index."""

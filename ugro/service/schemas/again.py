@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job_state import JobState
 from ugro.service.plan import Plan
-from ugro.service.schemas.base import Document, Moment, Request
+from ugro.service.schemas.base import Document, Request
 from ugro.service.schemas.code import CodeDocument
+from ugro.service.schemas.codec import Moment
 from ugro.service.schemas.jobs import JobDocument
 from ugro.service.schemas.launch import Draft, ForeignNode
 from ugro.service.schemas.starting import Started

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
 
 from ugro.common.models.value import Value
-from ugro.service.schemas.codec import Bytes, Moment, iso, to_json
-
-__all__ = ["Bytes", "Document", "ErrorDocument", "Moment", "Notice", "Request", "Stream", "answer_to", "iso"]
+from ugro.service.schemas.codec import to_json
 
 Answer = TypeVar("Answer", covariant=True)
 

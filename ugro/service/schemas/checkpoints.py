@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from ugro.common.models.job_state import JobState
-from ugro.service.schemas.base import Document, ErrorDocument, Moment, Request
+from ugro.service.schemas.base import Document, ErrorDocument, Request
+from ugro.service.schemas.codec import Moment
 from ugro.service.schemas.jobs import CheckpointDocument, JobDocument
 
 

@@ -13,7 +13,6 @@ import functools
 import types
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from ugro.common.models.value import Value, json_name
@@ -87,7 +86,7 @@ Bytes = Annotated[bytes, InJson(Ways(_decoded, _encoded), str)]
 
 
 @dataclasses.dataclass(frozen=True)
-class Matches:
+class LooksLike:
     """Says in an `Annotated` what a text from outside has to match; pydantic checks it."""
 
     pattern: str
@@ -128,21 +127,19 @@ def ways(hint: Any) -> Ways:
 def _known(hint: Any) -> Ways | None:
     """Return the ways of a type; None where pydantic has to know them."""
     origin, parts = get_origin(hint), get_args(hint)
-    if hint in (*PLAIN, Any, object) or origin is Literal:
+    if hint in (*PLAIN, Any) or origin is Literal:
         return AS_IS
     if isinstance(hint, type) and issubclass(hint, Value):
         return _of_value(hint)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return Ways(hint, lambda value: value.value)
-    if hint is Path:
-        return Ways(Path, str)
     if origin is Annotated:
         return next((one.ways for one in parts[1:] if isinstance(one, InJson)), None) or _known(parts[0])
     if origin in (Union, types.UnionType):
         return _of_union(parts)
-    if origin in (tuple, list):
-        return _of_items(origin, parts)
-    if origin in (dict, Mapping):
+    if origin is tuple:
+        return _of_items(parts)
+    if origin is dict:
         return _of_mapping(*parts)
     return None
 
@@ -159,13 +156,15 @@ def _checked(hint: Any) -> Ways:
     return Ways(made.validate_python, lambda value: made.dump_python(value, mode="json", by_alias=True))
 
 
-def _of_items(kind: type[Any], parts: Sequence[Any]) -> Ways:
-    if kind is tuple and parts[-1] is not ...:
+def _of_items(parts: Sequence[Any]) -> Ways:
+    if parts[-1] is not ...:
         return _of_places([ways(part) for part in parts])
     item = ways(parts[0])
     if item is AS_IS:
-        return Ways(kind, list)
-    return Ways(lambda found: kind([item.read(one) for one in found]), lambda found: [item.write(one) for one in found])
+        return Ways(tuple, list)
+    return Ways(
+        lambda found: tuple([item.read(one) for one in found]), lambda found: [item.write(one) for one in found]
+    )
 
 
 def _of_places(places: Sequence[Ways]) -> Ways:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ugro.service.schemas.base import Document, Moment, Request, Stream
+from ugro.service.schemas.base import Document, Request, Stream
+from ugro.service.schemas.codec import Moment
 from ugro.service.schemas.jobs import JobDocument
 
 

@@ -6,7 +6,8 @@ from dataclasses import field
 from typing import ClassVar
 
 from ugro.common.models.job_state import JobState
-from ugro.service.schemas.base import Document, Moment, Request
+from ugro.service.schemas.base import Document, Request
+from ugro.service.schemas.codec import Moment
 from ugro.service.schemas.jobs import JobDocument
 from ugro.service.schemas.queries import Proposed
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from ugro.service.schemas.base import Document, ErrorDocument, Moment, Request
+from ugro.service.schemas.base import Document, ErrorDocument, Request
+from ugro.service.schemas.codec import Moment
 
 # --- what there is ---------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ugro.service.plan import Plan
-from ugro.service.schemas.base import Document, ErrorDocument, Moment, Request
+from ugro.service.schemas.base import Document, ErrorDocument, Request
+from ugro.service.schemas.codec import Moment
 
 
 class ProcessDocument(Document):

@@ -3,7 +3,8 @@
 from typing import ClassVar
 
 from ugro.common.models.metrics import EVERY_SECONDS, GpuRange
-from ugro.service.schemas.base import Document, Moment, Request
+from ugro.service.schemas.base import Document, Request
+from ugro.service.schemas.codec import Moment
 
 
 class GpuSampleDocument(Document):

@@ -10,7 +10,8 @@ from ugro.common.models.job_state import JobState, RankState
 from ugro.common.models.outputs_state import OutputsState
 from ugro.common.models.place import Place
 from ugro.common.text import position_in_words
-from ugro.service.schemas.base import Document, ErrorDocument, Moment
+from ugro.service.schemas.base import Document, ErrorDocument
+from ugro.service.schemas.codec import Moment
 
 if TYPE_CHECKING:
     from ugro.common.models.checkpoint import Checkpoint

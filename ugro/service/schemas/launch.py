@@ -7,8 +7,9 @@ from typing import ClassVar
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job_state import JobState
 from ugro.service.plan import Plan
-from ugro.service.schemas.base import Document, Moment, Request
+from ugro.service.schemas.base import Document, Request
 from ugro.service.schemas.code import CodeDocument, FileName, LeftOut, NotSent
+from ugro.service.schemas.codec import Moment
 from ugro.service.schemas.jobs import JobDocument
 from ugro.service.schemas.starting import Started
 from ugro.service.schemas.sweeps import SweepDocument

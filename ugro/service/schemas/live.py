@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from annotated_types import Ge
 
 from ugro.common.models.job_state import JobState
-from ugro.service.schemas.base import Document, ErrorDocument, Moment, Stream
+from ugro.service.schemas.base import Document, ErrorDocument, Stream
+from ugro.service.schemas.codec import Moment
 from ugro.service.schemas.nodes import DrainDocument
 
 ENDED_SHOWN = 30

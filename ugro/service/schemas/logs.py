@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 from annotated_types import Ge, Le
 
 from ugro.service.schemas.base import Document, ErrorDocument, Request, Stream
-from ugro.service.schemas.codec import Matches
+from ugro.service.schemas.codec import LooksLike
 from ugro.service.schemas.ending import JobProgress
 from ugro.service.schemas.jobs import JobDocument
 
 if TYPE_CHECKING:
     from ugro.common.masking import Masker
 
-Position = dict[Annotated[str, Matches(r"^(rank|node|setup)-\d{1,9}\.log$")], Annotated[int, Ge(0)]]
+Position = dict[Annotated[str, LooksLike(r"^(rank|node|setup)-\d{1,9}\.log$")], Annotated[int, Ge(0)]]
 """How far logs were read: bytes by `rank-N.log`, and by `node-N.log` for torchrun's own of a node rank, or by
 `setup-N.log` for what the setup command says there."""
 

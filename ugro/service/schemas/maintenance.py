@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ugro.service.schemas.base import Bytes, Document, ErrorDocument, Request, Stream
+from ugro.service.schemas.base import Document, ErrorDocument, Request, Stream
+from ugro.service.schemas.codec import Bytes
 from ugro.service.schemas.jobs import EventDocument
 
 

@@ -1,7 +1,8 @@
 """Documents of nodes and their GPUs."""
 
 from ugro.common.models.gpu import Gpu
-from ugro.service.schemas.base import Document, ErrorDocument, Moment
+from ugro.service.schemas.base import Document, ErrorDocument
+from ugro.service.schemas.codec import Moment
 
 
 class DrainDocument(Document):

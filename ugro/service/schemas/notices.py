@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from ugro.service.schemas.base import Document, Moment, Notice
+from ugro.service.schemas.base import Document, Notice
+from ugro.service.schemas.codec import Moment
 from ugro.service.schemas.jobs import JobDocument
 
 

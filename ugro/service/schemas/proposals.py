@@ -7,7 +7,8 @@ from typing import ClassVar
 from ugro.common.models.argument_change import ArgumentChange
 from ugro.common.models.job_state import JobState
 from ugro.service.plan import Plan
-from ugro.service.schemas.base import Document, Moment, Request
+from ugro.service.schemas.base import Document, Request
+from ugro.service.schemas.codec import Moment
 from ugro.service.schemas.jobs import CheckpointDocument, JobDocument
 from ugro.service.schemas.starting import Started
 

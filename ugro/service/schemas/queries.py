@@ -3,7 +3,8 @@
 from typing import ClassVar
 
 from ugro.common.models.job_state import JobState
-from ugro.service.schemas.base import Document, ErrorDocument, Moment, Request
+from ugro.service.schemas.base import Document, ErrorDocument, Request
+from ugro.service.schemas.codec import Moment
 from ugro.service.schemas.jobs import EventDocument, JobDocument, UnreadableDocument
 from ugro.service.schemas.nodes import NodeDocument
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ugro.common.models.job_state import JobState
-from ugro.service.schemas.base import Document, Moment, Request
+from ugro.service.schemas.base import Document, Request
+from ugro.service.schemas.codec import Moment
 from ugro.service.schemas.jobs import JobDocument
 
 

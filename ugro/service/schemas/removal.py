@@ -6,8 +6,9 @@ from typing import ClassVar
 
 from ugro.common.models.job_state import JobState
 from ugro.service.plan import Plan
-from ugro.service.schemas.base import Document, ErrorDocument, Moment, Request
+from ugro.service.schemas.base import Document, ErrorDocument, Request
 from ugro.service.schemas.checkpoints import HeldCheckpoint
+from ugro.service.schemas.codec import Moment
 
 # --- whole jobs ------------------------------------------------------------------------------------------------------
 

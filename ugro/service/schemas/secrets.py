@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import PlainSerializer, SecretStr
 
-from ugro.service.schemas.base import Document, Moment, Request
+from ugro.service.schemas.base import Document, Request
+from ugro.service.schemas.codec import Moment
 
 Value = Annotated[SecretStr, PlainSerializer(SecretStr.get_secret_value, return_type=str, when_used="json")]
 """A value on its way over the socket of the state directory; a printed request shows asterisks."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ugro.common.models.stacks import Thread
-from ugro.service.schemas.base import Document, ErrorDocument, Moment, Request
+from ugro.service.schemas.base import Document, ErrorDocument, Request
+from ugro.service.schemas.codec import Moment
 from ugro.service.schemas.jobs import JobDocument
 
 

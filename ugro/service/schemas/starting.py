@@ -2,7 +2,8 @@
 
 from typing import ClassVar
 
-from ugro.service.schemas.base import Document, Moment, Request
+from ugro.service.schemas.base import Document, Request
+from ugro.service.schemas.codec import Moment
 from ugro.service.schemas.jobs import JobDocument
 
 

@@ -3,7 +3,8 @@
 from enum import StrEnum
 from typing import ClassVar
 
-from ugro.service.schemas.base import Document, Moment, Request
+from ugro.service.schemas.base import Document, Request
+from ugro.service.schemas.codec import Moment
 
 
 class Role(StrEnum):

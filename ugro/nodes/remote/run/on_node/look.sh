@@ -6,7 +6,7 @@ mark=@$1; shift
 now=$(date +%s.%N 2>/dev/null); case $now in *N*) now=$(date +%s) ;; esac
 read -r boot < /proc/sys/kernel/random/boot_id
 echo "$mark clock $now $boot"
-say() { # WORDS FILE: prints the words and the first line of the file, no more than anybody needs of it
+say() { # WORDS FILE: prints the words and the first line of the file, at most 256 bytes of it
     said=; read -r said < "$2"
     printf '%s %.256s\n' "$1" "$said"
 }
