@@ -23,11 +23,14 @@ fi
 # Of some packages most modules are never imported: each is compiled when it is, which halves the time of an install.
 pip_install() { "$venv/bin/python" -m pip --disable-pip-version-check install --no-compile "$@"; }
 echo "Installing UGRO into $venv …"
+pip_install --quiet --upgrade pip || true # those that come with Python 3.11 take twice as long; any will do
 pip_install --quiet --editable .
 if ! has_torch "$venv/bin/python"; then
     echo "Downloading PyTorch: 200 MB for the CPU build, up to 3 GB with CUDA. Once only."
     pip_install --progress-bar on --editable '.[demo]' | grep -v 'already satisfied' || true
-    has_torch "$venv/bin/python" || { echo "PyTorch could not be installed; see above" >&2; exit 1; }
-    # Now, since a node's user may not be allowed to keep what it compiles here.
-    "$venv/bin/python" -c 'import torch.distributed.run'
+    # It is compiled now, since a node's user may not be allowed to keep what it compiles here.
+    "$venv/bin/python" -s -c 'import torch.distributed.run' || {
+        echo "PyTorch could not be installed; see above" >&2
+        exit 1
+    }
 fi
