@@ -1,5 +1,5 @@
-# `make demo`, `make gpu-check` and `make test` need Python 3.11, git and make; they install the rest into .venv.
-# As root, `make test` also installs what is missing of what its hosts are made with (sshd, rsync, shells), Chromium for the
+# `make demo`, `make gpu-check` and the tests need Python 3.11, git and make; they install the rest into .venv.
+# As root, the tests also install what is missing of what its hosts are made with (sshd, rsync, shells), Chromium for the
 # tests of the dashboard, and Prometheus, by apt-get.
 PYTHON ?= python3
 VENV   := .venv
@@ -9,12 +9,12 @@ SANDBOX := $(VENV)/demo
 # Neither packages of another project nor the person's way of installing count for the environment in .venv.
 unexport PYTHONPATH PYTHONHOME PYTHONOPTIMIZE PYTHONDONTWRITEBYTECODE PYTHONSAFEPATH PYTHONWARNINGS PIP_PREFIX PIP_TARGET PIP_USER
 
-PYTEST := $(BIN)/python -X utf8 -m pytest -q -rs -p no:cacheprovider
+PYTEST = $(BIN)/python -X utf8 -m pytest -q -rs -p no:cacheprovider $(CHOICE)
 
-# What `make test` runs side by side, in this order: the longest begin early.
+# What is run side by side, in this order: the longest begin early.
 SESSIONS := check test-sandbox test-control-plane test-hosts-l test-unit test-rest test-hosts-a
 
-.PHONY: demo gpu-check test $(SESSIONS) docs picture chaos bench clean
+.PHONY: demo gpu-check test test-all $(SESSIONS) docs picture chaos bench clean
 
 demo: $(VENV)/.demo
 	@BIN=$(BIN) SANDBOX="$(CURDIR)/$(SANDBOX)" sh examples/demo.sh
@@ -25,8 +25,10 @@ gpu-check: $(VENV)/.demo
 
 # Side by side, since each waits as much as it works; make names those that failed. Each has hosts and folders of its own.
 # All sandboxes are one session's: their jobs look for free ports on the same loopback.
-test: $(VENV)/.test
-	@$(MAKE) --no-print-directory --jobs=4 --keep-going --output-sync $(SESSIONS)
+# `make test` leaves out what is marked long, `make test-all` nothing.
+test: CHOICE := -m "not long"
+test test-all: $(VENV)/.test
+	@$(MAKE) --no-print-directory --jobs=4 --keep-going --output-sync 'CHOICE=$(CHOICE)' $(SESSIONS)
 
 ON_SANDBOX := tests/browser/test_dashboard_on_sandbox.py
 

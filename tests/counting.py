@@ -113,22 +113,22 @@ Start = Callable[..., HostProcess]
 def start(bed: Testbed, forks: Ask) -> Start:
     """Starts a `ugro` that is not waited for."""
 
-    def start(*args: str) -> HostProcess:
-        env = bed.master.environment() | environment(bed, ".ugro")
-        process = ForkedProcess(forks, args, cwd=f"{bed.master.home}/project", env=env, place=bed.master.place)
-        bed.master.expect(process)
-        return process
+    return partial(begun_on_master, bed, forks, ".ugro")
 
-    return start
+
+def begun_on_master(bed: Testbed, forks: Ask, home: str, *args: str) -> HostProcess:
+    """A `ugro` that is not waited for, with a state folder in the master's home."""
+    env = bed.master.environment() | environment(bed, home)
+    process = ForkedProcess(forks, args, cwd=f"{bed.master.home}/project", env=env, place=bed.master.place)
+    bed.master.expect(process)
+    return process
 
 
 class Serve:
     """A running `ugro serve`, and what it says."""
 
-    def __init__(self, bed: Testbed, home: str = ".ugro") -> None:
-        argv = [sys.executable, "-m", "ugro", "serve", "--every", "0.3"]
-        env = environment(bed, home) | {"PYTHONUNBUFFERED": "1"}
-        self.process = bed.popen(argv, cwd=f"{bed.master.home}/project", env=env)
+    def __init__(self, process: HostProcess) -> None:
+        self.process = process
         self.said: list[str] = []
         self._lines: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=self._read)
@@ -164,11 +164,11 @@ class Serve:
 
 
 @pytest.fixture
-def serve(bed: Testbed) -> Iterator[Callable[..., Serve]]:
+def serve(bed: Testbed, forks: Ask) -> Iterator[Callable[..., Serve]]:
     made: list[Serve] = []
 
     def make(home: str = ".ugro") -> Serve:
-        made.append(Serve(bed, home))
+        made.append(Serve(begun_on_master(bed, forks, home, "serve", "--every", "0.3")))
         made[-1].hear("watching")
         return made[-1]
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from functools import partial
@@ -20,7 +18,8 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from ugro.sandbox.cluster import Sandbox
 from ugro.testing.cluster import fork_nvidia_smi, write_forking_python
-from ugro.testing.commands import Ugro, document
+from ugro.testing.commands import Ask, Ugro, document
+from ugro.testing.testbed.machine import Begun, ForkedProcess
 
 SLOW = 120_000
 """Milliseconds for what takes several ticks, on a machine that does other things."""
@@ -59,15 +58,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Served:
     """`ugro serve` that can be killed and started again at the same place."""
 
-    def __init__(self, project: Path, env: dict[str, str]) -> None:
-        self._project, self._env = project, env
+    def __init__(self, begin: Begun) -> None:
+        self._begin = begin
         self.place = "127.0.0.1:0"
         self.start()
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
-        command = [sys.executable, "-m", "ugro", "serve", "--every", "1", "--listen", self.place]
-        self._process = subprocess.Popen(command, cwd=self._project, env=self._env, stdout=-1, text=True)
+        self._process = self._begin("serve", "--every", "1", "--listen", self.place)
         assert self._process.stdout
         for line in self._process.stdout:
             if found := re.search(r"API: http://([\d.]+:\d+)/", line):
@@ -96,9 +94,9 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="module")
-def served(sandbox: Sandbox, project: Path) -> Iterator[Served]:
-    env = os.environ | sandbox.environment() | {"PYTHONUNBUFFERED": "1"}
-    running = Served(project, env)
+def served(forks: Ask, sandbox: Sandbox, project: Path) -> Iterator[Served]:
+    env = os.environ | sandbox.environment()
+    running = Served(lambda *words: ForkedProcess(forks, words, cwd=str(project), env=env))
     yield running
     running.kill()
 

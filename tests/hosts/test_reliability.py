@@ -35,7 +35,7 @@ def test_a_second_serve_says_who_is_there(bed: Testbed, ugro: Ugro, serve: Calla
     first = serve()
     second = ugro("serve")
     assert second.returncode == 4
-    assert "ugro serve --every 0.3" in second.stderr and "pid" in second.stderr
+    assert "`ugro serve` runs already" in second.stderr and "(pid " in second.stderr
     assert ugro("sweep").returncode == 0, "while others may still act"
     assert first.end() == 0
     assert serve().end() == 0

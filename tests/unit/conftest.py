@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ugro.testing.cluster import Bed, Master
-from ugro.testing.commands import Ugro
+from ugro.testing.commands import Ask
 
 
 @pytest.fixture
@@ -16,5 +16,5 @@ def bed(home: Path) -> Bed:
 
 
 @pytest.fixture
-def master(tmp_path: Path, forked: Ugro) -> Master:
-    return Master(tmp_path, forked)
+def master(tmp_path: Path, forks: Ask) -> Master:
+    return Master(tmp_path, forks)

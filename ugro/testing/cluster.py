@@ -27,8 +27,9 @@ from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.engines.ssh.engine import SshEngine
 from ugro.nodes.pool import Pool
 from ugro.sandbox.cluster import Sandbox
-from ugro.testing.commands import Ugro, until
+from ugro.testing.commands import Ask, ugro_of, until
 from ugro.testing.forking_python import client
+from ugro.testing.testbed.machine import ForkedProcess
 from ugro.testing.transport import Silencing
 
 PYTHON = f"""\
@@ -165,8 +166,9 @@ esac
 class Master:
     """A state directory, one local node, and a project with a script, as on a user's machine, but without torch."""
 
-    def __init__(self, root: Path, ugro: Ugro) -> None:
-        self.root, self._ugro, self._path = root, ugro, os.environ["PATH"]
+    def __init__(self, root: Path, forks: Ask) -> None:
+        self.root, self._forks, self._path = root, forks, os.environ["PATH"]
+        self._ugro = ugro_of(forks)
         self.home = root / "state"
         self._python = write_forking_python(root / "python")
         self.describe()
@@ -210,11 +212,9 @@ class Master:
             self._path = path
 
     @contextmanager
-    def resident(self, *options: str) -> Iterator[subprocess.Popen[str]]:
+    def resident(self, *options: str) -> Iterator[ForkedProcess]:
         """A `ugro serve` that has begun."""
-        command = [sys.executable, "-m", "ugro", "serve", *options]
-        out = subprocess.PIPE
-        with subprocess.Popen(command, cwd=self.root, env=self.env, stdout=out, stderr=out, text=True) as serving:
+        with ForkedProcess(self._forks, ["serve", *options], cwd=str(self.root), env=self.env) as serving:
             try:
                 lock = self.home / "serve.lock"
                 until(lambda: (lock.exists() and lock.read_text()) or serving.poll() is not None)

@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel
 
+import ugro.api_server
 import ugro.cli
 import ugro.control_plane
 import ugro.nodes
@@ -209,7 +210,7 @@ def _leave(status: Any) -> NoReturn:
 
 def serve(run: Callable[..., dict[str, Any]]) -> None:
     """Answer the commands on stdin until there are no more."""
-    for package in (ugro.cli, ugro.service, ugro.control_plane, ugro.nodes):
+    for package in (ugro.cli, ugro.api_server, ugro.service, ugro.control_plane, ugro.nodes):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not any(part in module.name for part in FOR_NODES):
                 importlib.import_module(module.name)

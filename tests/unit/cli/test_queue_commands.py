@@ -325,8 +325,11 @@ def test_simulated_gpus_are_not_measured(master: Master) -> None:
 
 def test_a_second_resident_names_the_first_and_how_to_end_it(master: Master) -> None:
     with master.resident() as first:
+        [process] = first.carried
         said = master.ugro("serve", code=4).stderr
-        assert "`ugro serve` runs already" in said and f"(pid {first.pid})" in said and f"`kill {first.pid}`" in said
+        assert (
+            "`ugro serve` runs already" in said and f"(pid {process.pid})" in said and f"`kill {process.pid}`" in said
+        )
         assert "wait for it" not in said
 
 
