@@ -20,7 +20,7 @@ from starlette.responses import Response
 from ugro import __version__
 from ugro.common.errors import ResidentGone, StateError, UgroError
 from ugro.common.files import FULL, FULL_HINT
-from ugro.common.models.checking import reasons
+from ugro.common.mistakes import without_values
 from ugro.common.troubles import trouble_of
 from ugro.service.code import WorkingCode
 from ugro.service.context import Context
@@ -89,7 +89,7 @@ def create_app(home: Path, contexts: Callable[[], Context], inventory: Callable[
         try:
             request = kind.checked(json.loads(await http.body()))
         except ValidationError as error:
-            raise HTTPException(422, reasons(error)) from None
+            raise HTTPException(422, without_values(error.errors(include_url=False))) from None
         except (ValueError, RecursionError) as error:
             raise HTTPException(422, str(error)) from None
         context, session = contexts(), http.headers.get(SESSION, "")

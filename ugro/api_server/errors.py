@@ -19,6 +19,7 @@ from ugro.common.errors import (
     StateError,
     UgroError,
 )
+from ugro.common.mistakes import without_values
 from ugro.service.plan import PlanChanged
 from ugro.service.schemas.base import ErrorDocument
 from ugro.service.web import Stale
@@ -78,9 +79,7 @@ def answer_to(error: UgroError, **more: Any) -> Response:
 
 def invalid(error: RequestValidationError) -> Response:
     """Return the answer to a malformed request: it names the first mistake."""
-    first = error.errors()[0] if error.errors() else {"loc": (), "msg": "it is malformed"}
-    where = ".".join(str(part) for part in first["loc"])[:200]
-    body = error_body("malformed", f"{where}: {first['msg']}"[:500], "see /api/v1/openapi.json")
+    body = error_body("malformed", without_values(error.errors())[:500], "see /api/v1/openapi.json")
     return Response(body, 422, media_type=JSON)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,16 @@ class Mistake:
 
 def mistakes(error: ValidationError) -> list[Mistake]:
     """Return all errors, unknown keys first: a misspelt key is also a missing one, and its spelling is the error."""
-    found = [_mistake(one) for one in error.errors(include_url=False)]
+    return _sorted(_mistake(one) for one in error.errors(include_url=False))
+
+
+def without_values(errors: Sequence[Any]) -> str:
+    """Return what is wrong with a request, of the errors that pydantic lists. It says no value: it may be secret."""
+    found = _sorted(_mistake(one, says_found=False) for one in errors)
+    return f"{found[0]}{and_more(found)}" if found else "it is malformed"
+
+
+def _sorted(found: Iterable[Mistake]) -> list[Mistake]:
     return sorted(found, key=lambda mistake: not mistake.unknown)
 
 
@@ -64,7 +73,7 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "…"
 
 
-def _mistake(one: Any) -> Mistake:
+def _mistake(one: Any, says_found: bool = True) -> Mistake:
     where: Location = tuple(part for part in one["loc"] if part != "[key]")
     kind, details = one["type"], one.get("ctx", {})
     if kind == "missing":
@@ -75,7 +84,7 @@ def _mistake(one: Any) -> Mistake:
     if isinstance(cause, Misplaced):
         return Mistake((*where, *cause.where), str(cause))
     expected = str(cause) if kind == "value_error" else _expected(kind, details)
-    return Mistake(where, f"found {shown(one['input'])}: {expected}" if where else expected)
+    return Mistake(where, f"found {shown(one['input'])}: {expected}" if where and says_found else expected)
 
 
 UNKNOWN_KEY = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
@@ -103,6 +112,14 @@ def _expected(kind: str, details: Mapping[str, Any]) -> str:
             return f"at least {details['ge']} is expected"
         case "less_than_equal":
             return f"at most {details['le']} is expected"
+        case "greater_than":
+            return f"more than {details['gt']} is expected"
+        case "less_than":
+            return f"less than {details['lt']} is expected"
+        case "string_too_long":
+            return f"at most {details['max_length']} characters are expected"
+        case "string_pattern_mismatch":
+            return f"text that matches {details['pattern']} is expected"
         case "too_short":
             return f"at least {details['min_length']} is expected"
         case "literal_error" | "enum":

@@ -114,7 +114,10 @@ async def test_says_what_is_wrong_in_json(served: Served) -> None:
     assert code(await served.get("/jobs/../../token"))[0] == 404
     assert code(await served.get("/nodes/there/history"))[0] == 404
     assert code(await served.post("/nodes/there/drain", {"reason": "x"}))[0] == 404
-    assert code(await served.get("/jobs?state=odd")) == (422, "malformed")
+    odd = await served.get("/jobs?state=odd")
+    assert code(odd) == (422, "malformed")
+    assert odd.json["error"]["message"].startswith("query.state.0: ")
+    assert odd.json["error"]["message"].endswith(" or 'cancelled' is expected")
     assert code(await served.get("/jobs?since=whenever")) == (422, "malformed")
     unknown = await served.get("/jobs/job-001/logs?start=5&count=3&begin=1")
     assert unknown.status == 400
@@ -125,8 +128,17 @@ async def test_says_what_is_wrong_in_json(served: Served) -> None:
     assert "it has none" in (await served.get("/session?x=1")).json["error"]["hint"]
     assert code(await served.get("/nosuch")) == (404, "not_found")
     assert code(await served.post("/status")) == (405, "method_not_allowed")
-    for body in ([], {"reason": 5}, {"reason": ""}, {"reason": "x", "more": 1}, None, "text"):
-        assert code(await served.post("/nodes/here/drain", body)) == (422, "malformed"), body
+    bodies: list[tuple[Any, str]] = [
+        ([], "body: keys with values are expected"),
+        ({"reason": 5}, "body.reason: text is expected"),
+        ({"reason": ""}, "body.reason: text is expected"),
+        ({"reason": "x", "more": 1}, "body.more: unknown key"),
+        (None, "body: is missing"),
+        ("text", "body: keys with values are expected"),
+    ]
+    for body, said in bodies:
+        answer = await served.post("/nodes/here/drain", body)
+        assert (code(answer), answer.json["error"]["message"]) == ((422, "malformed"), said), body
     assert code(await served.post("/nodes/here/drain", {"reason": "x"}, content_type="text/plain"))[0] == 422
 
 

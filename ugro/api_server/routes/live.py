@@ -30,6 +30,7 @@ from ugro.api_server.guard import Caller, error_body
 from ugro.api_server.state import Here, Web, Who
 from ugro.common.errors import InputError, NoSuchJob, UgroError
 from ugro.common.job_spec import JOB_ID
+from ugro.common.mistakes import without_values
 from ugro.common.text import printable
 from ugro.service.live import CLUSTER, JOB
 
@@ -134,9 +135,7 @@ class _Live:
             try:
                 return Subscribe.model_validate_json(text)
             except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(map(str, first["loc"]))
-                await self._say_wrong("malformed", f"{where}: {first['msg']}" if where else str(first["msg"]))
+                await self._say_wrong("malformed", without_values(error.errors(include_url=False)))
 
     def _subscribe(self, tasks: asyncio.TaskGroup, wanted: Subscribe) -> None:
         for topic in self._watching.keys() - {*wanted.topics}:

@@ -270,7 +270,7 @@ class JobSpec(Config):
         if given.get("gpus_per_node") == 0:
             raise ValueError("a CPU rank has no GPU to share")
         if value == BY_VRAM and not given.get("vram"):
-            raise ValueError("how much memory does it take? --vram 4G --share, or a fraction of a GPU: --share 0.5")
+            raise Misplaced((), "how much memory does it take? --vram 4G --share, or a fraction of a GPU: --share 0.5")
         if value != BY_VRAM and given.get("vram") is not None:
             raise ValueError("either a fraction is expected, or memory with it: --vram 4G --share")
         return value

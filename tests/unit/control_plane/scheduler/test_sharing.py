@@ -227,7 +227,7 @@ def test_never_gives_more_memory_than_there_is_and_no_gpu_twice(
         ({"share": 0.5, "gpus": 2}, "--share: found 0.5: a job that shares a GPU has one rank"),
         ({"share": 0.5, "gpus_per_node": 2}, "--share: found 0.5: a job that shares a GPU has one rank"),
         ({"share": 0.5, "gpus_per_node": 0}, "--share: found 0.5: a CPU rank has no GPU to share"),
-        ({"share": "vram"}, "--share: found 'vram': how much memory does it take? --vram 4G --share"),
+        ({"share": "vram"}, "--share: how much memory does it take? --vram 4G --share"),
         ({"share": 0.5, "vram": "4G"}, "--share: found 0.5: either a fraction is expected, or memory"),
         ({"share": "vram", "vram": 4}, "--vram: no training fits into 4 MiB; did you mean 4G?"),
     ],
