@@ -17,6 +17,7 @@ from ugro.common.units import check_mib, check_moment, check_seconds, parse_dura
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 """A whole number that everybody reads alike: without a leading zero, which may mean octal, an underscore or a plus."""
 
@@ -50,7 +51,7 @@ def _no_nul(value: str) -> str:
 def _one_line(value: str) -> str:
     if value == "~":  # nothing for some who know YAML, the home directory for others
         raise ValueError("a longer path is expected, such as ~/data; leave it empty for none")
-    if any(ord(c) < 32 or ord(c) == 127 for c in value):
+    if _CONTROL.search(value):
         raise ValueError("control characters and newlines are not allowed here")
     return value
 

@@ -32,6 +32,7 @@ import ugro.nodes
 import ugro.service
 from ugro.cli.main import main
 from ugro.common.models.checking import adapter
+from ugro.control_plane.diagnosis.searching import entry_of
 from ugro.service.schemas.jobs import AttemptSummary, JobDocument
 from ugro.service.schemas.nodes import NodeDocument
 from ugro.testing.entering import Entrance, enter
@@ -217,6 +218,7 @@ def serve(run: Callable[..., dict[str, Any]]) -> None:
     build_models()
     for document in CHECKED:
         adapter(document)
+    entry_of("")  # it builds what all logs are searched for
     gc.freeze()
     for line in sys.stdin:
         number, command = json.loads(line)

@@ -32,6 +32,8 @@ SILENT_HINT = "is the machine on, and on this network?"
 FETCH_TIMEOUT = 15.0
 """Seconds for one kind of host key."""
 
+CHACHA20, GCM = "chacha20-poly1305@openssh.com", ("aes256-gcm@openssh.com", "aes128-gcm@openssh.com")
+
 GREETING_WAIT = 2.0
 """Seconds for the line with which sshd turns a connection away."""
 
@@ -277,7 +279,7 @@ class Link:
             "agent_forwarding": False,
             "compression_algs": compression,
             "kex_algs": _known(name, hop, "KexAlgorithms", get_kex_algs()),
-            "encryption_algs": _known(name, hop, "Ciphers", get_encryption_algs()),
+            "encryption_algs": _ciphers(name, hop),
             "mac_algs": _known(name, hop, "MACs", get_mac_algs()),
             "signature_algs": _known(name, hop, "PubkeyAcceptedAlgorithms", get_public_key_algs()),
             "env": _environment(hop),
@@ -318,6 +320,18 @@ def _known(node: str, hop: SshSettings, name: str, available: Sequence[bytes]) -
     if found := [algorithm for algorithm in wanted.split(",") if algorithm in have]:
         return found
     raise KeyUnusable(node, f"{name} {printable(wanted)}: UGRO's SSH library has none of them", "allow one that it has")
+
+
+def _ciphers(node: str, hop: SshSettings) -> Sequence[str]:
+    """The ciphers that ssh allows. AES-GCM goes before ChaCha20: a packet takes the SSH library a fifth of the time.
+
+    A list that does not begin with ChaCha20, as that of ssh does, is the user's own, and keeps its order.
+
+    Raises:
+        KeyUnusable: the SSH library has none of them.
+    """
+    known = _known(node, hop, "Ciphers", get_encryption_algs())
+    return sorted(known, key=lambda cipher: cipher not in GCM) if known[:1] == [CHACHA20] else known
 
 
 def _environment(hop: SshSettings) -> dict[str, str]:
