@@ -79,7 +79,8 @@ def for_each(
                 tell(error)
         else:
             if words and not as_json:
-                click.echo(words)
+                for line in words.split("\n"):
+                    print_hanging(line[: -len(line.lstrip())], line.lstrip())
         documents.append(document)
     if as_json:
         print_json(documents if as_list or len(names) > 1 else documents[0])
