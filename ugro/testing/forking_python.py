@@ -14,6 +14,7 @@ As a program this answers at the named pipe `asked` in the folder that it is giv
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import importlib
 import os
@@ -242,9 +243,14 @@ def run(asked: AskedScript, known: dict[str, types.CodeType]) -> NoReturn:
 
 
 def run_file(script: Path) -> None:
-    """Run a script as Python runs a file."""
+    """Run a script as Python runs a file, and end as it ends: what its libraries do then may fail."""
     sys.path[0] = str(script.parent.absolute())
-    runpy.run_path(str(script), run_name="__main__")
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise
+    ctypes.pythonapi.Py_Exit(0)
 
 
 def end_with(main: Callable[[], object]) -> NoReturn:
