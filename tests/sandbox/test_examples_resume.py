@@ -11,18 +11,16 @@ import os
 import re
 import shutil
 import signal
-import socket
-import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from places import EXAMPLES, QUICK
+from forked_ranks import two_ranks, write_warm_python
+from places import EXAMPLES
 
 from ugro.sandbox.cluster import Sandbox
 from ugro.testing.commands import Ugro, document, until
-from ugro.testing.forking_python import client
 
 CLUSTER = ("gpu-master", "gpu1")
 
@@ -50,30 +48,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def rank_python(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Python whose scripts are forked from one process: the imports, most of the work, are done once."""
-    python = tmp_path_factory.mktemp("forking") / "python"
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"PYTHONPATH": str(QUICK), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}.items():
-            patch.setenv(name, value)
-        python.write_text(f"#!/bin/sh\n{client(*LIBRARIES)}exec false\n")
-    python.chmod(0o755)
-    return str(python)
+    return write_warm_python(tmp_path_factory.mktemp("forking") / "python", *LIBRARIES)
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, rank_python: str) -> dict[str, Path]:
     """The folders of runs of two ranks each that nothing cut off, with what rank 0 printed in `rank-0`."""
     folders = {script: tmp_path_factory.mktemp("uninterrupted") for script in SCRIPTS}
-    ranks = []
-    for script, folder in folders.items():
-        with socket.create_server(("127.0.0.1", 0)) as found:
-            world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(found.getsockname()[1]), "WORLD_SIZE": "2"}
-        world |= {"LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "GLOO_SOCKET_IFNAME": "lo", "TORCHELASTIC_RUN_ID": "none"}
-        for rank in ("0", "1"):
-            env = os.environ | world | {"RANK": rank, "LOCAL_RANK": rank}
-            words = [rank_python, EXAMPLES / script, *ARGUMENTS[script]]
-            with open(folder / f"rank-{rank}", "w") as said:
-                ranks.append(subprocess.Popen(words, cwd=folder, env=env, stdout=said, stderr=said))
-    codes = [rank.wait() for rank in ranks]
+    started = [two_ranks(rank_python, at, EXAMPLES / script, *ARGUMENTS[script]) for script, at in folders.items()]
+    codes = [rank.wait() for ranks in started for rank in ranks]
     assert not any(codes), "\n".join((folder / "rank-0").read_text() for folder in folders.values())
     return folders
 
