@@ -9,10 +9,13 @@ from __future__ import annotations
 import atexit
 import gc
 import sys
-from collections.abc import Sequence
-from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
+
+TYPE_CHECKING = False  # typing takes longer than all else here
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.abc import Loader
 
 gc.set_threshold(100_000, 50, 100)
 atexit.register(gc.freeze)
@@ -25,12 +28,11 @@ class Later(ModuleType):
         if name.startswith("__"):  # `inspect` asks every module for some
             raise AttributeError(name)
         self.__class__ = ModuleType  # type: ignore[assignment]
-        assert self.__spec__ and isinstance(self.__spec__.loader, LoadLater)
-        self.__spec__.loader.loader.exec_module(self)
+        self.__spec__.loader.loader.exec_module(self)  # type: ignore[union-attr]
         return getattr(self, name)
 
 
-class LoadLater(Loader):
+class LoadLater:
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
 
@@ -78,7 +80,7 @@ class Finder:
             return None
         spec = PathFinder.find_spec(name, path)
         if spec and spec.loader:
-            spec.loader = INSTEAD[name](spec.loader)
+            spec.loader = INSTEAD[name](spec.loader)  # type: ignore[assignment]
         return spec
 
 
