@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from door import Door
+from places import QUICK
 
 from ugro.common.errors import InputError
 from ugro.nodes.remote.checkup.checkup import PythonFacts
@@ -32,6 +33,7 @@ def simulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(MARK, str(files.root))
     monkeypatch.setenv(NODE_MARK, "gpu1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(QUICK))
     left = tmp_path / "left"
     left.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(left))
