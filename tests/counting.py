@@ -47,9 +47,9 @@ print("last line", count, flush=True)
 
 
 WITH_TORCH = f"""#!/bin/sh
-PYTHONPATH={QUICK} exec {sys.executable} "$@"
+OMP_NUM_THREADS=1 PYTHONPATH={QUICK} exec {sys.executable} "$@"
 """
-"""A node's python whose torchrun is the real one."""
+"""A node's python whose torchrun is the real one. torchrun leaves a single rank a thread for each processor."""
 
 
 STAND_IN = "__version__ = '2.9.0'\nclass version: cuda = None\nclass distributed: is_available = lambda: True\n"

@@ -23,7 +23,7 @@ from chaos.processes import Process
 from chaos.training import SCRIPT, trace_of
 from ugro.control_plane.metadata_store import RESIDENT_LOCK, MetadataStore
 from ugro.sandbox.cluster import Sandbox
-from ugro.testing.cluster import write_python
+from ugro.testing.cluster import fork_nvidia_smi, write_forking_python
 from ugro.testing.commands import Ugro, commands, document, until
 
 SPEED = 40.0
@@ -235,7 +235,7 @@ class World:
     def _served(self) -> subprocess.Popen[bytes]:
         with open(self._root / "serve.log", "ab") as said:
             serve = subprocess.Popen(
-                [sys.executable, "-m", "ugro", "serve", "--every", "0.3"],
+                [sys.executable, "-m", "ugro", "serve", "--every", "0.5"],
                 env=_environment(self._root, self._sandbox), stdin=subprocess.DEVNULL, stdout=said, stderr=said,
             )  # fmt: skip
         until(lambda: self._store.is_locked(RESIDENT_LOCK))
@@ -336,13 +336,14 @@ def _environment(root: Path, sandbox: Sandbox) -> dict[str, str]:
 
 @contextlib.contextmanager
 def world(root: Path, log: IO[str]) -> Iterator[World]:
-    """A world in a folder of its own. Its nodes train without torch."""
+    """A world in a folder of its own. Its nodes train without torch, and fork their short scripts."""
     project = root / "project"
     project.mkdir(parents=True)
     (project / "train.py").write_text(SCRIPT)
-    python = write_python(root / "python")
+    python = write_forking_python(root / "python")
     sandbox = Sandbox(root / "sandbox")
     sandbox.up()
+    fork_nvidia_smi(sandbox, python)
     try:
         inventory = yaml.safe_load(sandbox.status().inventory.read_text())
         inventory["defaults"]["python"] = str(python)

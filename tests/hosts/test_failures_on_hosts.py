@@ -9,7 +9,6 @@ import contextlib
 import re
 import secrets
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from typing import Any
 import psutil
 import pytest
 from counting import GPU1, GPU2, MASTER, WITH_TORCH, Serve, inventory, state
-from places import EXAMPLES, QUICK
+from forked_ranks import two_ranks, write_warm_python
+from places import EXAMPLES
 
 from tests.hosts.test_state_on_disk import small_disk
 from ugro.testing.commands import Ugro, document, until
@@ -356,19 +356,19 @@ def test_what_the_scripts_say_of_themselves(bed: Testbed, ugro: Ugro) -> None:
 
 # Training
 
-TRAINING = ["--steps-per-epoch=30", "--seq-len=32", "--checkpoint-every=20", "--log-every=5", "--keep-last=9"]
+TRAINING = ["--steps-per-epoch=15", "--seq-len=32", "--checkpoint-every=10", "--log-every=5", "--keep-last=9"]
 
 # The training, whose first attempt stands still once its log and the last checkpoint are behind it, until it is killed.
 STANDS_STILL = """\
 import os, time
 import train
 step_windows = train.step_windows
-def until_step_46(corpus, args, world, step, sizes):
-    if step == 46 and os.environ["UGRO_ATTEMPT"] == "1":
+def until_step_23(corpus, args, world, step, sizes):
+    if step == 23 and os.environ["UGRO_ATTEMPT"] == "1":
         print("waits", flush=True)
         time.sleep(600)
     return step_windows(corpus, args, world, step, sizes)
-train.step_windows = until_step_46
+train.step_windows = until_step_23
 print("resumes from", os.environ.get("UGRO_RESUME_FROM"))
 train.main()
 """
@@ -379,26 +379,28 @@ def losses(log: str) -> dict[int, str]:
     return {int(step): loss for step, loss in re.findall(r"step (\d+)/\d+ epoch \d+ loss (\S+) ", log)}
 
 
-def test_a_training_that_was_interrupted_ends_with_the_loss_of_one_that_was_not(bed: Testbed, ugro: Ugro) -> None:
+def test_a_training_that_was_interrupted_ends_with_the_loss_of_one_that_was_not(
+    bed: Testbed, ugro: Ugro, tmp_path: Path
+) -> None:
     pytest.importorskip("torch")
     for host in (bed.gpu1, bed.gpu2):
         host.write("python", WITH_TORCH, 0o755)
     bed.master.write("project/train.py", EXAMPLE.read_text())
     bed.master.write("project/stands_still.py", STANDS_STILL)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
-    env = {"GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(QUICK)}
-    with bed.popen([*torchrun, "--nproc-per-node=2", "project/train.py", *TRAINING], env=env) as uninterrupted:
-        job = launched(ugro, "stands_still.py", "--nodes", "gpu1,gpu2", "--", *TRAINING)
-        until_said(ugro, job, "waits", 2)
-        bed.gpu2.kill(pid_of(ugro, job, 1))
-        why = failed(ugro, job)
-        assert (why["cause"], why["rank"], why["node"]) == ("killed", 1, "gpu2")
-        assert ugro("approve", job).returncode == 0
-        assert ugro("wait", job).returncode == 0
-        expected = losses(uninterrupted.communicate(timeout=120)[0])
+    python = write_warm_python(tmp_path / "python", "torch.nn.parallel")
+    uninterrupted = two_ranks(python, tmp_path, EXAMPLE, *TRAINING)
+    job = launched(ugro, "stands_still.py", "--nodes", "gpu1,gpu2", "--", *TRAINING)
+    until_said(ugro, job, "waits", 2)
+    bed.gpu2.kill(pid_of(ugro, job, 1))
+    why = failed(ugro, job)
+    assert (why["cause"], why["rank"], why["node"]) == ("killed", 1, "gpu2")
+    assert ugro("approve", job).returncode == 0
+    assert ugro("wait", job).returncode == 0
+    assert [rank.wait() for rank in uninterrupted] == [0, 0]
+    expected = losses((tmp_path / "rank-0").read_text())
     past = job_of(ugro, job)
     assert past["attempt"] == 2
     resumed = losses(ugro("logs", job, "--rank", "0").stdout)
-    assert max(resumed) == max(expected) == 60
-    assert min(resumed) == 45, "it went on from the checkpoint of step 40"
+    assert max(resumed) == max(expected) == 30
+    assert min(resumed) == 25, "it went on from the checkpoint of step 20"
     assert resumed == {step: loss for step, loss in expected.items() if step in resumed}

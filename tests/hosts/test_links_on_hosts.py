@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 import pytest
-from cluster import ALONE
+from cluster import ALONE, ranks_that_say
 from counting import GPU1, GPU2, MASTER, WITH_TORCH, Start, inventory, launched, let_go, recorded, started, state
 
 from ugro.control_plane.failure_handler.watchdog.rendezvous import PATIENCE
@@ -107,23 +107,22 @@ def process_of(host: Host, word: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("killed", "rank", "exit_code", "words"),
+    ("killed", "nodes", "rank", "exit_code", "words"),
     [
-        ("torch.distributed.run", None, 137, "torchrun was ended by SIGKILL (exit 137) while rank 1 still ran"),
-        ("launch.sh", None, None, "launch.sh vanished without an exit code while rank 1 still ran"),
-        ("rank.py", 1, None, "what started the rank (rank.py) is gone, and the script still ran"),
+        ("torch.distributed.run", 1, None, 137, "torchrun was ended by SIGKILL (exit 137) while rank 0 still ran"),
+        ("launch.sh", 2, None, None, "launch.sh vanished without an exit code while rank 1 still ran"),
+        ("rank.py", 1, 0, None, "what started the rank (rank.py) is gone, and the script still ran"),
     ],
 )
 def test_a_launcher_that_is_killed_is_named(
-    bed: Testbed, ugro: Ugro, killed: str, rank: int | None, exit_code: int | None, words: str
+    bed: Testbed, ugro: Ugro, killed: str, nodes: int, rank: int | None, exit_code: int | None, words: str
 ) -> None:
-    bed.master.write("inventory.yaml", inventory(GPU1, GPU2))
+    bed.master.write("inventory.yaml", inventory(*(GPU1, GPU2)[-nodes:]))
     if killed != "launch.sh":  # torchrun has no part in that
-        for host in (bed.gpu1, bed.gpu2):
-            host.write("python", WITH_TORCH, 0o755)
+        bed.gpu2.write("python", WITH_TORCH, 0o755)
     bed.master.write("project/quiet.py", ALONE + "print('ready', flush=True)\ntime.sleep(600)\n")
     document(ugro("launch", "quiet.py", "--json"))
-    until(lambda: len([line for line in document(ugro("logs", "job-001", "--json")) if line["text"] == "ready"]) == 2)
+    until(ranks_that_say(ugro, "job-001", "ready", ranks=nodes))
     bed.gpu2.kill(process_of(bed.gpu2, killed), signal.SIGKILL)
     assert ugro("wait", "job-001").returncode == 1
     failure: dict[str, Any] = document(ugro("status", "job-001", "--json"))["first_failure"]

@@ -38,10 +38,18 @@ exec {python} "$@"
 
 
 @pytest.fixture(scope="module")
-def sandbox(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+def rank_python() -> str:
+    """The Python of ranks that no torchrun starts."""
+    return sys.executable
+
+
+@pytest.fixture(scope="module")
+def sandbox(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, rank_python: str
+) -> Iterator[Sandbox]:
     folder = tmp_path_factory.mktemp("python")
     python = folder / "python"
-    without_torch = write_python(folder / "without-torch")
+    without_torch = write_python(folder / "without-torch", ranks=rank_python)
     places = {"without_torch": without_torch, "python": sys.executable, "quick": QUICK}
     python.write_text(SPARING.format(forked=client(), **places))
     python.chmod(0o755)

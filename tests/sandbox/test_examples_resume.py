@@ -11,14 +11,13 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from places import EXAMPLES, QUICK
+from forked_ranks import two_ranks, write_warm_python
+from places import EXAMPLES
 
 from ugro.sandbox.cluster import Sandbox
 from ugro.testing.commands import Ugro, document, until
@@ -32,40 +31,10 @@ PATIENCE = 200.0
 """Seconds until the first checkpoint is there: most are the imports of the libraries, by every rank."""
 
 SCRIPTS = ("train_transformers.py", "train_lightning.py")
-TRAINER = ["--output_dir=out", "--max_steps=60", "--save_steps=20", "--logging_steps=10", "--learning_rate=3e-3"]
+TRAINER = ["--output_dir=out", "--max_steps=30", "--save_steps=10", "--logging_steps=5", "--learning_rate=3e-3"]
 LIGHTNING = ["--steps=180", "--checkpoint-every=30", "--log-every=30"]
+LIBRARIES = ("lightning.pytorch", "transformers.trainer", "transformers.models.gpt2.modeling_gpt2")
 ARGUMENTS = dict(zip(SCRIPTS, (TRAINER, LIGHTNING), strict=True))
-
-TWO_RANKS_EACH = """\
-import json, os, runpy, socket, sys, traceback
-import lightning.pytorch, transformers.trainer
-
-def run(script, args, folder, rank):
-    os.chdir(folder)
-    os.dup2(os.open(f"rank-{rank}", os.O_CREAT | os.O_WRONLY), 1)
-    os.dup2(1, 2)
-    os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    sys.argv = [script, *args]
-    try:
-        runpy.run_path(script, run_name="__main__")
-        return 0
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-
-ranks = []
-for run_of_two in json.loads(sys.argv[1]):
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        os.environ["MASTER_PORT"] = str(found.getsockname()[1])
-    for rank in ("0", "1"):
-        if not (pid := os.fork()):
-            os._exit(run(*run_of_two, rank))
-        ranks.append(pid)
-sys.exit(any([os.waitpid(pid, 0)[1] for pid in ranks]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -77,18 +46,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The folders of runs of two ranks each that nothing cut off, with what rank 0 printed in `rank-0`.
+def rank_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Python whose scripts are forked from one process: the imports, most of the work, are done once."""
+    return write_warm_python(tmp_path_factory.mktemp("forking") / "python", *LIBRARIES)
 
-    They are forked from one process: the imports, most of the work, are done once.
-    """
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, rank_python: str) -> dict[str, Path]:
+    """The folders of runs of two ranks each that nothing cut off, with what rank 0 printed in `rank-0`."""
     folders = {script: tmp_path_factory.mktemp("uninterrupted") for script in SCRIPTS}
-    runs = [(str(EXAMPLES / script), ARGUMENTS[script], str(folder)) for script, folder in folders.items()]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo"}
-    env |= {"PYTHONPATH": str(QUICK), "MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "none"}
-    done = subprocess.run([sys.executable, "-c", TWO_RANKS_EACH, json.dumps(runs)], env=env, check=False)
-    said = "\n".join((folder / "rank-0").read_text() for folder in folders.values())
-    assert done.returncode == 0, said
+    started = [two_ranks(rank_python, at, EXAMPLES / script, *ARGUMENTS[script]) for script, at in folders.items()]
+    codes = [rank.wait() for ranks in started for rank in ranks]
+    assert not any(codes), "\n".join((folder / "rank-0").read_text() for folder in folders.values())
     return folders
 
 
@@ -123,7 +92,7 @@ def resumed(ugro: Ugro, job: str) -> int:
 
 
 def trainer_losses(folder: Path) -> dict[int, float]:
-    history = json.loads((folder / "out/checkpoint-60/trainer_state.json").read_text())["log_history"]
+    history = json.loads((folder / "out/checkpoint-30/trainer_state.json").read_text())["log_history"]
     return {entry["step"]: entry["loss"] for entry in history if "loss" in entry}
 
 
@@ -133,25 +102,25 @@ def lightning_losses(printed: str) -> dict[int, str]:
 
 def test_the_trainer_is_killed_while_it_saves(ugro: Ugro, sandbox: Sandbox, uninterrupted: dict[str, Path]) -> None:
     job, code = launch(ugro, sandbox, SCRIPTS[0])
-    torn = code / "out/checkpoint-40"
+    torn = code / "out/checkpoint-20"
     torn.mkdir(parents=True)
     os.mkfifo(torn / "optimizer.pt")  # without a reader, so the save goes so far and no further
     kill(ugro, job, rank=0, moment=torn / "model.safetensors")
     (torn / "optimizer.pt").unlink()
     seen = checkpoints(ugro, job)
     assert {name: (one["step"], one["kind"], one["whole"]) for name, one in seen.items()} == {
-        "out/checkpoint-20": (20, "transformers", True),
-        "out/checkpoint-40": (40, "transformers", False),
+        "out/checkpoint-10": (10, "transformers", True),
+        "out/checkpoint-20": (20, "transformers", False),
     }
     # Each rank's random state, for its dropout, is on its own node: the checkpoint is both nodes' folders together.
-    assert seen["out/checkpoint-20"]["split"]
-    assert [place["node"] for place in seen["out/checkpoint-20"]["places"]] == ["gpu-master", "gpu1"]
-    refused = ugro("resume", job, "--from", "40", "--yes")
-    assert refused.returncode != 0 and "out/checkpoint-40 trainer_state.json is not there" in refused.stderr
-    assert resumed(ugro, job) == 20
+    assert seen["out/checkpoint-10"]["split"]
+    assert [place["node"] for place in seen["out/checkpoint-10"]["places"]] == ["gpu-master", "gpu1"]
+    refused = ugro("resume", job, "--from", "20", "--yes")
+    assert refused.returncode != 0 and "out/checkpoint-20 trainer_state.json is not there" in refused.stderr
+    assert resumed(ugro, job) == 10
     losses = trainer_losses(code)
-    assert list(losses) == [10, 20, 30, 40, 50, 60] and losses == trainer_losses(uninterrupted[SCRIPTS[0]])
-    assert checkpoints(ugro, job)["out/checkpoint-40"]["whole"]
+    assert list(losses) == [5, 10, 15, 20, 25, 30] and losses == trainer_losses(uninterrupted[SCRIPTS[0]])
+    assert checkpoints(ugro, job)["out/checkpoint-20"]["whole"]
 
 
 def test_lightning_loses_the_rank_that_saves_nothing(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from door import Door
+from places import QUICK
 
 from ugro.common.errors import InputError
 from ugro.nodes.remote.checkup.checkup import PythonFacts
@@ -19,19 +20,21 @@ from ugro.sandbox.machines import MARK, NODE_MARK
 from ugro.service import gpu_check
 from ugro.service.gpu_bench import bench
 from ugro.service.schemas.gpu_check import GpuCheck, GpuChecked, GpuCheckLine
-from ugro.testing.cluster import write_python
+from ugro.testing.cluster import write_forking_python
 from ugro.testing.commands import Ugro
 
 
 @pytest.fixture
 def simulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A simulated GPU on this machine, and a folder for temporary files that shows what remains."""
+    write_forking_python(tmp_path / "python")
     files = Files(tmp_path / "sandbox")
     prepare(files)
     monkeypatch.setenv("PATH", f"{files.programs('gpu1')}:{os.environ['PATH']}")
     monkeypatch.setenv(MARK, str(files.root))
     monkeypatch.setenv(NODE_MARK, "gpu1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(QUICK))
     left = tmp_path / "left"
     left.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(left))
@@ -124,7 +127,7 @@ async def test_runs_jobs_and_resumes_after_an_oom_with_half_the_batch(home: Path
     more = {"cuda": "13.0", "cuda_available": True, "cuda_error": None, "devices": 1, "nccl": "2.29.7", "archs": ()}
     python = PythonFacts.model_validate(facts | more)
     made_here = ("all-reduce", "oom", "estimate")
-    async with bench(str(write_python(home / "python"))) as made:
+    async with bench(str(simulated.parent / "python")) as made:
         [script] = simulated.glob("*/work/gpu_job.py")
         script.write_text(STUB)
         trial = gpu_check.Trial(made, (await made.look()).gpus, python, MachineReport(user="ob"))

@@ -82,3 +82,38 @@ def test_what_only_python_itself_can_do_it_does(python: str) -> None:
         said = subprocess.run([python, "-"], stdin=theirs, capture_output=True, text=True, timeout=60)
     assert (said.returncode, said.stdout, said.stderr) == (0, "socket\n", "")
     assert subprocess.run([python, "-c", "raise SystemExit(4)"]).returncode == 4
+
+
+STARTS = """\
+import os, subprocess, sys
+rank = subprocess.Popen([sys.executable, "-u", sys.argv[1], "a b"], env=os.environ | {"SAID": "it"}, stdin=-3)
+print(rank.wait(), flush=True)
+sys.exit("no more")
+"""
+
+RANK = """\
+import atexit, os, sys
+import helper
+atexit.register(print, "at the end")
+print(sys.argv[1:], os.environ["SAID"], __name__, helper.word, sys.stdin.read())
+sys.stdout.flush()
+if "die" in os.environ:
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("die", [{}, {"die": ""}])
+def test_runs_a_file_and_what_it_starts_as_python_does(tmp_path: Path, die: dict[str, str]) -> None:
+    forking = tmp_path / "forking"
+    forking.write_text(f"#!/bin/sh\n{client('wave')}exit 99\n")  # a module that nothing else here imports
+    forking.chmod(0o755)
+    for name, text in {"starts.py": STARTS, "rank.py": RANK, "helper.py": "word = 'helps'\n"}.items():
+        (tmp_path / name).write_text(text)
+    forked, real = (
+        subprocess.run(
+            [program, "starts.py", "rank.py"], cwd=tmp_path, env=os.environ | die, capture_output=True, text=True
+        )
+        for program in (forking, sys.executable)
+    )
+    assert (forked.returncode, forked.stdout, forked.stderr) == (real.returncode, real.stdout, real.stderr)
+    assert forked.stdout.splitlines()[-1] == ("-9" if die else "0")

@@ -48,9 +48,12 @@ setsid --wait {sys.executable} "$@"
 """
 
 
-def write_python(path: Path, before: str = "") -> Path:
-    """A `python` for nodes with which a job starts in a moment: PYTHON, in that file, and `before` it other lines."""
-    first, rest = PYTHON.split("\n", 1)
+def write_python(path: Path, before: str = "", ranks: str = sys.executable) -> Path:
+    """A `python` for nodes with which a job starts in a moment: PYTHON, in that file, and `before` it other lines.
+
+    `ranks` is the Python that runs ranks.
+    """
+    first, rest = PYTHON.replace(f"--wait {sys.executable}", f"--wait {ranks}").split("\n", 1)
     path.write_text(f"{first}\n{before}{rest}")
     path.chmod(0o755)
     return path

@@ -5,15 +5,20 @@ Most of what such a script costs is to start Python, to import and to compile. W
 arguments of the process that asks, which are read from /proc. That one waits for the exit status. Where its streams
 cannot be opened so, and for everything else, such as the ranks of a job, it becomes Python itself.
 
+Most of what a short training costs is to import its libraries. With `client(MODULES)` it is scripts in files that are
+forked, from a process that has these modules, and so is the Python that such a script starts: rank.py, and its rank.
+
 As a program this answers at the named pipe `asked` in the folder that it is given, until its stdin ends.
 """
 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import importlib
 import os
+import runpy
 import select
 import shlex
 import signal
@@ -24,11 +29,12 @@ import threading
 import time
 import traceback
 import types
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from ugro.nodes.remote.bundle import load
 
@@ -36,7 +42,7 @@ ITSELF = "itself"
 """The answer to a process that has to run Python itself."""
 
 CLIENT = f"""\
-case $1 in - | -I)
+case $1 in FORKED)
     if mkfifo FOLDER/$$ && exec 3<&0 4>&1 5>&2 6<> FOLDER/$$ && echo $$ > FOLDER/asked &&
         read -r status <&6 && [ "$status" != {ITSELF} ]; then exit "$status"; fi
     exec 3<&- 4>&- 5>&- 6<&- ;;
@@ -57,15 +63,15 @@ GRACE = 2.0
 
 
 @cache
-def client() -> str:
+def client(*modules: str) -> str:
     """Shell lines for the beginning of a `python`, answered by a process that ends with this one."""
     folder = tempfile.mkdtemp(prefix="python-")
     os.mkfifo(f"{folder}/asked")
-    program = [sys.executable, "-m", "ugro.testing.forking_python", folder]
+    program = [sys.executable, "-m", "ugro.testing.forking_python", folder, *modules]
     root = Path(__file__).parents[2]
     process = subprocess.Popen(program, stdin=subprocess.PIPE, cwd=root, start_new_session=True)
     atexit.register(process.communicate)
-    return CLIENT.replace("FOLDER", shlex.quote(folder))
+    return CLIENT.replace("FORKED", "*.py" if modules else "- | -I").replace("FOLDER", shlex.quote(folder))
 
 
 class AskedScript(NamedTuple):
@@ -78,7 +84,7 @@ class AskedScript(NamedTuple):
     folder: int
     gone: int
     words: list[str]
-    program: str | None
+    program: str | Path | None
     umask: int
     environment: dict[bytes, bytes]
 
@@ -169,11 +175,12 @@ def asked_of(asker: int) -> AskedScript | None:
         OSError: it is gone, or its streams cannot be opened.
     """
     _, _, *words = map(os.fsdecode, read(asker, "cmdline"))  # the shell and the file `python`
-    if words[:1] == ["-"]:
-        program = None
+    program: str | Path | None = None
+    if words[0].endswith(".py"):
+        program = Path(words[0])
     elif words[:3] == ["-I", "-S", "-c"]:
         words, program = ["-c", *words[4:]], words[3]
-    else:
+    elif words[0] != "-":
         return None
     environment: dict[bytes, bytes] = dict(word.split(b"=", 1) for word in read(asker, "environ"))
     umask = int(Path(f"/proc/{asker}/status").read_text().partition("Umask:")[2].split()[0], 8)
@@ -192,7 +199,7 @@ def handles_of(asker: int) -> list[int]:
     handles: list[int] = []
     try:
         for number in range(3):
-            mode = os.O_WRONLY if number else os.O_RDONLY
+            mode = os.O_WRONLY | os.O_APPEND if number else os.O_RDONLY
             handles.append(os.open(f"/proc/{asker}/fd/{3 + number}", mode | os.O_NONBLOCK))
             os.set_blocking(handles[-1], True)
         handles.append(os.open(f"/proc/{asker}/cwd", os.O_PATH))
@@ -224,15 +231,33 @@ def run(asked: AskedScript, known: dict[str, types.CodeType]) -> NoReturn:
     os.environb.clear()
     os.environb.update(asked.environment)
     sys.argv, program = asked.words, asked.program
+    if isinstance(program, Path):
+        end_with(partial(run_file, program))
     sys.path[0] = ""
     if program is None:
         program = sys.stdin.read()
     else:
         del sys.path[0]
     main = sys.modules["__main__"] = types.ModuleType("__main__")
+    end_with(lambda: exec(known.get(program) or compile(program, "<string>", "exec"), main.__dict__))
+
+
+def run_file(script: Path) -> None:
+    """Run a script as Python runs a file, and end as it ends: what its libraries do then may fail."""
+    sys.path[0] = str(script.parent.absolute())
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise
+    ctypes.pythonapi.Py_Exit(0)
+
+
+def end_with(main: Callable[[], object]) -> NoReturn:
+    """Do that, and end as Python then ends."""
     status: object = 0
     try:
-        exec(known.get(program) or compile(program, "<string>", "exec"), main.__dict__)
+        main()
     except SystemExit as end:
         status = end.code or 0
     except BaseException:
@@ -248,7 +273,32 @@ def run(asked: AskedScript, known: dict[str, types.CodeType]) -> NoReturn:
     os._exit(status & 0xFF)
 
 
+class ForkingPopen(subprocess.Popen[Any]):
+    """A process that is a fork of this one, where it would be Python that runs a file."""
+
+    def __init__(self, args: list[str], **options: Any) -> None:
+        if args[:2] == [sys.executable, "-u"] and args[2].endswith(".py"):
+            options["preexec_fn"] = partial(become, args[2:], options["env"])
+        super().__init__(args, **options)
+
+
+def become(words: list[str], environment: dict[str, str]) -> NoReturn:
+    """Be the Python that was to be started, in the process that was made for it. Its libraries are imported."""
+    os.closerange(3, 4096)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = words
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    end_with(partial(run_file, Path(words[0])))
+
+
 if __name__ == "__main__":
-    for module in MODULES:
+    folder, *libraries = sys.argv[1:]
+    for module in (*MODULES, *libraries):
         importlib.import_module(module)
-    Server(sys.argv[1]).serve()
+    if libraries:
+        subprocess.Popen = ForkingPopen  # type: ignore[assignment, misc]
+    Server(folder).serve()

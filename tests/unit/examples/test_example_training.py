@@ -220,9 +220,9 @@ def test_it_runs_without_torchrun(tmp_path: Path) -> None:
     assert (tmp_path / "checkpoints" / "checkpoint-5.pt").exists()
 
 
-def test_an_unknown_model_fails_the_run_and_names_the_presets(tmp_path: Path) -> None:
-    with started([sys.executable, str(SCRIPT), "--model=llama-7b"], tmp_path) as process:
-        assert process.wait(DEADLINE) != 0
+def test_an_unknown_model_fails_the_run_and_names_the_presets(tmp_path: Path, warm: WarmRanks) -> None:
+    with warm.started([str(SCRIPT), "--model=llama-7b"], free_port(), tmp_path) as pids:
+        assert warm.codes(pids) != [0]
     error = await_line(tmp_path, r"train_production.py: error: argument --model: (.*)")[1]
     assert all(preset in error for preset in ("llama-7b", "tiny", "small", "base"))
 

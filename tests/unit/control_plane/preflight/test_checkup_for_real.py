@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from counting import STAND_IN
+from places import QUICK
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.control_plane.metadata_store import MetadataStore
@@ -32,6 +34,14 @@ from ugro.testing.cluster import write_python
 from ugro.testing.commands import Ugro
 
 UUID = "GPU-5c1e0a7e-1111-2222-3333-444455556666"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What imports torch does it quickly, and computes with one thread."""
+    monkeypatch.setenv("PYTHONPATH", str(QUICK))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
 
 # --- asking this machine ---------------------------------------------------------------------------------------------
 
@@ -171,7 +181,10 @@ def checked(home: Path, forked: Ugro) -> Ugro:
 
 
 def test_the_command_as_json(home: Path, checked: Ugro) -> None:
-    done = checked(f"nodes: {{here: {{address: 127.0.0.1, local: true, python: {sys.executable}}}}}", "--json")
+    (home / "stand-in").mkdir()
+    (home / "stand-in/torch.py").write_text(STAND_IN)
+    program(home, "python", f'PYTHONPATH={home}/stand-in exec {sys.executable} "$@"')
+    done = checked(f"nodes: {{here: {{address: 127.0.0.1, local: true, python: {home}/python}}}}", "--json")
     document = json.loads(done.stdout)
     assert done.returncode == 0 and done.stderr == "" and set(document) == {"schema_version", "nodes", "findings"}
     (seen,) = document["nodes"]
