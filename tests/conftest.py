@@ -15,6 +15,7 @@ import psutil
 import pytest
 import pytest_timeout
 import surroundings
+from kept_worlds import KeptWorlds
 
 from ugro.testing.commands import Ask, Ugro, program, ugro_of
 
@@ -26,9 +27,28 @@ hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home_folder(tmp_path: Path) -> Path:
+    """Where the home directory is to be."""
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="session")
+def kept_worlds(tmp_path_factory: pytest.TempPathFactory) -> KeptWorlds:
+    """Homes in which a job has ended."""
+    return KeptWorlds(tmp_path_factory.mktemp("worlds"))
+
+
+@pytest.fixture
+def kept_home_folder(tmp_path: Path, kept_worlds: KeptWorlds) -> Iterator[Path]:
+    """A home directory in the place where kept worlds can be laid; it is left with the test's other files."""
+    yield kept_worlds.home
+    kept_worlds.home.rename(tmp_path / "home")
+
+
+@pytest.fixture
+def home(home_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A home directory of the test's own, for this process and for the local node. What it left running is ended."""
-    folder = tmp_path / "home"
+    folder = home_folder
     folder.mkdir()
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("UGRO_HOME", str(folder / ".ugro"))

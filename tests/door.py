@@ -10,6 +10,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from kept_worlds import KeptWorlds
+
 from ugro.api_server.app import create_app
 from ugro.api_server.server import listening
 from ugro.common.job_spec import JobSpec
@@ -34,7 +36,8 @@ V = TypeVar("V", bound=Value)
 class Door:
     """A state directory, a local node `here`, a project, and a backend, with the notices of the functions."""
 
-    def __init__(self, home: Path, stack: ExitStack, by_socket: bool = False) -> None:
+    def __init__(self, home: Path, stack: ExitStack, by_socket: bool = False, worlds: KeptWorlds | None = None) -> None:
+        self._worlds = worlds
         self.project = home / "project"
         self.project.mkdir()
         python = write_forking_python(home / "python")
@@ -120,8 +123,19 @@ class Door:
         return job.id in self.store.decisions.undecided()
 
     def failed(self, text: str, **fields: Any) -> Job:
-        """Submit a job that fails, and return it once it has."""
-        return self.until(self.submit(text, **fields), JobState.FAILED)
+        """Return a job of this script that failed."""
+        return self._ended(JobState.FAILED, text, fields)
+
+    def succeeded(self, text: str, **fields: Any) -> Job:
+        """Return a job of this script that succeeded."""
+        return self._ended(JobState.SUCCEEDED, text, fields)
+
+    def _ended(self, state: JobState, text: str, fields: dict[str, Any]) -> Job:
+        """Submit a job and wait for its end, unless another test had the same one in the same surroundings."""
+        if self._worlds is None:
+            return self.until(self.submit(text, **fields), state)
+        key = self._worlds.key(state, text, fields)
+        return self._worlds.recall(key) or self._worlds.keep(key, self.until(self.submit(text, **fields), state))
 
 
 @contextmanager
@@ -157,10 +171,10 @@ def resident_of(inventory: Path, home: Path, web: Sequence[WebDoor | NotServed] 
 
 
 @contextmanager
-def opened(home: Path, by_socket: bool = False) -> Iterator[Door]:
+def opened(home: Path, by_socket: bool = False, worlds: KeptWorlds | None = None) -> Iterator[Door]:
     """A door that is closed at the end."""
     with ExitStack() as stack:
-        yield Door(home, stack, by_socket)
+        yield Door(home, stack, by_socket, worlds)
 
 
 def through_json(value: V) -> V:

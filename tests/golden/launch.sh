@@ -23,7 +23,7 @@ cd ../../code || exit
 mkdir claim 2>/dev/null || exit 0 # a second launch of the same attempt ends here
 echo 0123456789abcdef > claim/uid
 echo 36000 0.5 > time-limit
-stat=$(cat "/proc/$$/stat"); set -- ${stat##*) }; shift 19
+read -r stat < "/proc/$$/stat"; set -- ${stat##*) }; shift 19
 read -r boot < /proc/sys/kernel/random/boot_id
 echo "$$ $1 $boot" > pid.tmp && mv pid.tmp pid
 trap : HUP INT TERM # ranks get their own signals; this stays to write the exit file

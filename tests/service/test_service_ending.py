@@ -28,7 +28,7 @@ def test_records_a_cancel_and_carries_it_out(door: Door) -> None:
 
 
 def test_a_cancel_reaches_several_jobs_and_leaves_ended_ones(door: Door) -> None:
-    done = door.until(door.submit(STARTED), JobState.SUCCEEDED)
+    done = door.succeeded(STARTED)
     waiting = [door.submit(STARTED, hold=True) for _ in range(2)]
     for job in waiting:
         door.call(Cancel(job=job.id, abandon=True))

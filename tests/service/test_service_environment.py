@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from door import Door
 
-from ugro.common.models.job_state import JobState
 from ugro.service.schemas.explain import Explain
 from ugro.service.schemas.logs import LogLines, ReadLogs
 
 
 def test_shows_the_output_of_a_setup_and_explains_its_failure(door: Door) -> None:
     words = "for n in 1 2 3 4 5 6 7 8 9 10 11; do echo line $n; done; exit 7"
-    job = door.until(door.submit("print('fine')\n", setup=words), JobState.FAILED)
+    job = door.failed("print('fine')\n", setup=words)
     assert door.context.document(job).setup == words
     lines = [
         (line.setup, line.node_rank, line.text)
@@ -28,6 +27,6 @@ def test_shows_the_output_of_a_setup_and_explains_its_failure(door: Door) -> Non
 
 
 def test_shows_the_setup_before_the_ranks(door: Door) -> None:
-    job = door.until(door.submit("print('trained')\n", setup="echo ready"), JobState.SUCCEEDED)
+    job = door.succeeded("print('trained')\n", setup="echo ready")
     items = [part for part in door.stream(ReadLogs(job=job.id)) if isinstance(part, LogLines)]
     assert [line.text for part in items for line in part.lines] == ["ready", "trained"]

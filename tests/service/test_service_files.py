@@ -12,7 +12,6 @@ from ugro.cli.render.files import failure_of
 from ugro.common.errors import InputError
 from ugro.common.models.event_kind import EventKind
 from ugro.common.models.job import Job
-from ugro.common.models.job_state import JobState
 from ugro.nodes.code_sync import select_files
 from ugro.service.schemas.files import ListFiles, ListOutputs, Pull, Push
 from ugro.service.schemas.logs import Follow, JobUpdate
@@ -37,7 +36,7 @@ def on_node(door: Door, job: Job) -> Path:
 
 
 def test_lists_and_copies_what_a_job_left_and_brings_its_outputs(door: Door, tmp_path: Path) -> None:
-    job = door.until(door.submit(WRITES, outputs=["out/**"]), JobState.SUCCEEDED)
+    job = door.succeeded(WRITES, outputs=["out/**"])
     found = door.call(ListFiles(job=job.id))
     [node] = found.nodes
     assert (found.path, node.node, node.exists, node.more, found.silent) == ("", "here", True, False, ())
@@ -83,7 +82,7 @@ def test_lists_and_copies_what_a_job_left_and_brings_its_outputs(door: Door, tmp
 
 
 def test_refuses_what_is_not_there_and_what_is_outside(door: Door, tmp_path: Path) -> None:
-    job = door.until(door.submit(WRITES), JobState.SUCCEEDED)
+    job = door.succeeded(WRITES)
     with pytest.raises(InputError, match=rf"{job.id} has nothing named no/\*\* on here") as refusal:
         door.call(Pull(job=job.id, to=str(tmp_path), paths=("no/**",)))
     assert refusal.value.hint == f"see what there is: ugro ls {job.id}"
@@ -104,7 +103,7 @@ def test_refuses_what_is_not_there_and_what_is_outside(door: Door, tmp_path: Pat
 
 
 def test_makes_a_folder_that_is_not_sent_with_later_jobs(door: Door) -> None:
-    job = door.until(door.submit("pass\n"), JobState.SUCCEEDED)
+    job = door.succeeded("pass\n")
     with pytest.raises(InputError, match=r"/proc/x cannot be made: No such file or directory") as refusal:
         door.call(Pull(job=job.id, to="/proc/x", paths=("t.py",)))
     assert refusal.value.hint == "choose another folder: --to DIR"
@@ -169,7 +168,7 @@ def test_pushes_no_path_and_to_no_node_that_is_not_there(door: Door, tmp_path: P
 
 
 def test_a_pull_that_copies_nothing_is_an_error(door: Door, tmp_path: Path) -> None:
-    job = door.until(door.submit(WRITES, outputs=["out/passwd"]), JobState.SUCCEEDED)
+    job = door.succeeded(WRITES, outputs=["out/passwd"])
     for paths in (("out/passwd",), ("out/fifo", "out/passwd"), ()):
         came = door.call(Pull(job=job.id, paths=paths, to=str(tmp_path / "to")))
         assert came.exit_code == 2 and not came.answer.files and not (tmp_path / "to").exists()
@@ -180,7 +179,7 @@ def test_a_pull_that_copies_nothing_is_an_error(door: Door, tmp_path: Path) -> N
 
 
 def test_refuses_a_place_that_is_no_folder_of_this_machine(door: Door, tmp_path: Path) -> None:
-    job = door.until(door.submit(WRITES), JobState.SUCCEEDED)
+    job = door.succeeded(WRITES)
     for to, problem in (("", "--to is empty"), ("gpu1:/x", "another machine"), ("ob@gpu1:", "another machine")):
         with pytest.raises(InputError, match=problem):
             door.call(Pull(job=job.id, paths=("out/model.bin",), to=to))

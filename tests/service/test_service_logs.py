@@ -38,7 +38,7 @@ def run_folder(door: Door, job: Job) -> Path:
 
 
 def test_reads_what_there_is(door: Door) -> None:
-    job = door.until(door.submit(COUNTS, name="demo"), JobState.SUCCEEDED)
+    job = door.succeeded(COUNTS, name="demo")
     [lines, end] = door.stream(ReadLogs(job="demo"))
     assert isinstance(lines, LogLines) and lines.nodes == ("here",) and not lines.explains
     assert [(line.rank, line.node_rank, line.text) for line in lines.lines] == [
@@ -53,7 +53,7 @@ def test_reads_what_there_is(door: Door) -> None:
 
 
 def test_reads_what_arrived_since_a_time_and_what_a_node_says(door: Door) -> None:
-    job = door.until(door.submit(COUNTS), JobState.SUCCEEDED)
+    job = door.succeeded(COUNTS)
     texts(door, job=job.id)
     every = [f"line {n}" for n in range(5)]
     assert texts(door, job=job.id, since=1.0) == every == texts(door, job=job.id, node="here")
@@ -68,7 +68,7 @@ def test_reads_what_arrived_since_a_time_and_what_a_node_says(door: Door) -> Non
 
 
 def test_long_logs_come_in_parts(door: Door) -> None:
-    job = door.until(door.submit(f"for n in range({2 * LINES + 1}): print(n)\n"), JobState.SUCCEEDED)
+    job = door.succeeded(f"for n in range({2 * LINES + 1}): print(n)\n")
     parts = [part for part in door.stream(ReadLogs(job=job.id)) if isinstance(part, LogLines)]
     assert all(len(part.lines) <= LINES for part in parts)
     assert [line.text for part in parts for line in part.lines] == [str(n) for n in range(2 * LINES + 1)]
@@ -112,7 +112,7 @@ def test_follows_a_job_to_its_end(door: Door) -> None:
 
 
 def test_follows_the_last_lines_and_what_comes(door: Door) -> None:
-    job = door.until(door.submit(COUNTS), JobState.SUCCEEDED)
+    job = door.succeeded(COUNTS)
     _, lines, end, last = door.stream(Follow(job=job.id, tail=2))
     assert isinstance(lines, LogLines) and [line.text for line in lines.lines] == ["line 3", "line 4"]
     assert isinstance(end, LogsEnd) and isinstance(last, JobUpdate) and last.job.state == JobState.SUCCEEDED
@@ -128,7 +128,7 @@ def rest_after(door: Door, request: Follow, items: list[Any]) -> list[Any]:
 @pytest.mark.parametrize("tail", [None, 4])
 def test_an_interrupted_client_gets_the_rest(door: Door, monkeypatch: pytest.MonkeyPatch, tail: int | None) -> None:
     monkeypatch.setattr(logs, "LINES", 2)
-    job = door.until(door.submit(COUNTS), JobState.SUCCEEDED)
+    job = door.succeeded(COUNTS)
     request = Follow(job=job.id, tail=tail)
     items = list(door.stream(request))
     texts = [f"line {n}" for n in range(5)][-(tail or 5) :]

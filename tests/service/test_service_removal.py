@@ -104,7 +104,7 @@ def test_collects_what_was_planned(door: Door, home: Path) -> None:
 
 
 def test_collects_environments_that_no_job_used_for_so_long(door: Door, home: Path) -> None:
-    job = door.until(door.submit("pass", setup="echo made > $UGRO_ENV_DIR/file"), JobState.SUCCEEDED)
+    job = door.succeeded("pass", setup="echo made > $UGRO_ENV_DIR/file")
     [setup] = (home / "node/setups").iterdir()
     for path in (setup, *setup.rglob("*")):
         os.utime(path, (1000, 1000))

@@ -42,7 +42,7 @@ def brought(door: Door, job: Job) -> CodeDocument:
 
 
 def test_does_not_suggest_to_resume_a_job_that_succeeded(door: Door) -> None:
-    job = door.until(door.submit(SCRIPT.replace("sys.exit(3)", "sys.exit(0)")), JobState.SUCCEEDED)
+    job = door.succeeded(SCRIPT.replace("sys.exit(3)", "sys.exit(0)"))
     [question] = planned(door, job).questions
     assert (question.id, question.default) == (RESUME, False)
 

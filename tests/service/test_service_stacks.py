@@ -31,7 +31,7 @@ def test_shows_the_ranks_of_a_running_job(door: Door) -> None:
 
 
 def test_shows_where_the_ranks_of_an_ended_job_hung(door: Door) -> None:
-    job = door.until(door.submit(STARTED), JobState.SUCCEEDED)
+    job = door.succeeded(STARTED)
     with pytest.raises(InputError, match="only a running job"):
         door.call(Stacks(job=job.id))
     thread = Thread(tid=1, name="main", frames=(StackFrame(function="step", file="t.py", line=3),))

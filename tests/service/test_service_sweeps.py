@@ -69,7 +69,7 @@ def test_keeps_the_rest_waiting_and_says_why(door: Door) -> None:
 
 
 def test_counts_a_sweep_as_one_of_the_last_jobs(door: Door) -> None:
-    before = door.until(door.submit("pass"), JobState.SUCCEEDED)
+    before = door.succeeded("pass")
     found = launched(door, {"lr": [str(number) for number in range(11)]}, hold=True, name="many")
     for job in found.jobs:
         builders.cancel(door.store, job.id)

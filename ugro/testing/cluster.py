@@ -35,6 +35,7 @@ from ugro.testing.transport import Silencing
 PYTHON = f"""\
 #!/bin/sh
 # A node's python; as torchrun it starts one rank without torch, in a session of its own as torchrun does.
+# rank.py needs the standard library alone; the script that it starts gets all of Python.
 [ "$1" = -m ] || exec {sys.executable} "$@"
 export LOCAL_RANK=0 LOCAL_WORLD_SIZE=1 TORCHELASTIC_RUN_ID=none
 for option in "$@"; do case $option in
@@ -44,7 +45,7 @@ for option in "$@"; do case $option in
     --master-port=*) export MASTER_PORT="${{option#*=}}" ;;
 esac; done
 while [ "${{1%rank.py}}" = "$1" ]; do shift; done
-setsid --wait {sys.executable} "$@"
+setsid --wait {sys.executable} -S "$@"
 """
 
 

@@ -357,8 +357,8 @@ async def test_an_nvidia_smi_that_nothing_ends_costs_only_the_gpus(local: LocalT
 
 
 async def test_a_node_that_says_nothing_in_time_is_no_view(local: LocalTransport, tmp_path: Path) -> None:
-    (tmp_path / "nproc").write_text("#!/bin/sh\nexec sleep 3\n")
-    (tmp_path / "nproc").chmod(0o755)
+    (tmp_path / "date").write_text("#!/bin/sh\nexec sleep 3\n")
+    (tmp_path / "date").chmod(0o755)
     with pytest.raises(CommandTimedOut):
         await look(local, timeout=1)
 

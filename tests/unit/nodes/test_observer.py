@@ -146,8 +146,8 @@ async def test_gpus_are_shown_as_they_were_when_one_began_to_hang(
 
 
 async def test_a_node_that_does_not_get_to_the_point_is_an_error(home: Path, here: Counting) -> None:
-    (home / "bin/nproc").write_text("#!/bin/sh\nexec sleep 3\n")
-    (home / "bin/nproc").chmod(0o755)
+    (home / "bin/date").write_text("#!/bin/sh\nexec sleep 3\n")
+    (home / "bin/date").chmod(0o755)
     with pytest.raises(CommandTimedOut):
         await observe(here, [], timeout=0.5)
 

@@ -64,14 +64,13 @@ async def observe(
 
 @cache
 def _script() -> str:
-    """NONCE BASE_DIR SECONDS skip|'' [RUN_DIR…]; look.sh changes the folder, so it has a shell of its own."""
+    """NONCE BASE_DIR SECONDS skip|'' [RUN_DIR…]; both parts have the time of the first."""
     return f"""nonce=$1 base=$2 seconds=$3 skip=$4
 shift 4
-(
 set -- "$nonce" "$@"
 {load("run/look.sh")}
-)
-set -- "$base" "$nonce" "$seconds" "$skip"
+cd /
+set -- "$base" "$nonce" "$seconds" "$skip" "$now"
 {PROBE_SCRIPT}
 """
 

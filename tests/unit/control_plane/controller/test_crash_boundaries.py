@@ -79,6 +79,7 @@ async def ticks(bed: Bed, until: Callable[[], object], told: list[UgroError] | N
             told += store.bus.troubles
             store.bus.end_round()
             await controller.rest(within=0.3)
+            await asyncio.sleep(0.1)  # as in ugro.testing.cluster: ranks take a moment to start and to end
     await controller.close()
     return told
 
@@ -218,13 +219,18 @@ main()
 
 def test_a_resident_outlives_bugs_and_broken_files(master: Master) -> None:
     master.describe(keys=f"python: {write_python(master.root / 'python')}")
+    store = MetadataStore(master.home)
+
+    def state(name: str) -> JobState:
+        return store.jobs.find(name).state
+
     for name in ("one", "two"):
         master.ugro("launch", "t.py", "--hold", "--name", name)
     command, log = [sys.executable, "-c", FAULTS], path_of(master.home)
     with subprocess.Popen(command, cwd=master.root, env=master.env, stdout=-1, stderr=-1, text=True) as serving:
         try:
             master.ugro("release", "two")
-            until(lambda: master.json("status", "two")["state"] == "succeeded")
+            until(lambda: state("two") == JobState.SUCCEEDED)
             master.ugro("release", "one")  # which holds the node from now on
             until(lambda: "in broken" in log.read_text())
             cluster = master.home / "cluster.json"
@@ -238,7 +244,7 @@ def test_a_resident_outlives_bugs_and_broken_files(master: Master) -> None:
             master.ugro("state", "rebuild")
             master.ugro("launch", "t.py", "--hold", "--name", "three")
             master.ugro("cancel", "three")
-            until(lambda: master.json("status", "three")["state"] == "cancelled")
+            until(lambda: state("three") == JobState.CANCELLED)
         finally:
             serving.send_signal(signal.SIGTERM)
             said, complained = serving.communicate(timeout=60)
@@ -255,6 +261,6 @@ def test_a_resident_whose_lines_nobody_reads_goes_on(master: Master) -> None:
         serving.stdout = None
         master.ugro("launch", "t.py", "--hold")
         master.ugro("cancel", "job-001")
-        until(lambda: master.json("status", "job-001")["state"] == "cancelled")
+        until(lambda: MetadataStore(master.home).jobs.job("job-001").state == JobState.CANCELLED)
         until(lambda: "printing stopped" in path_of(master.home).read_text())
         assert serving.poll() is None

@@ -98,7 +98,7 @@ async def hear(transport: Transport, script: str, args: Sequence[str], nonce: st
     """
     said = bytearray()
     began_at: float | None = None
-    mark = f"@{nonce} node".encode()
+    mark = f"@{nonce} ".encode()
 
     def keep(stream: str, chunk: bytes) -> None:
         nonlocal began_at

@@ -189,7 +189,7 @@ cd ../../code || exit
 
 mkdir claim 2>/dev/null || exit 0 # a second launch of the same attempt ends here
 echo {shlex.quote(launch.uid)} > claim/uid
-{limit}stat=$(cat "/proc/$$/stat"); set -- ${{stat##*) }}; shift 19
+{limit}read -r stat < "/proc/$$/stat"; set -- ${{stat##*) }}; shift 19
 read -r boot < /proc/sys/kernel/random/boot_id
 echo "$$ $1 $boot" > pid.tmp && mv pid.tmp pid
 trap : HUP INT TERM # ranks get their own signals; this stays to write the exit file

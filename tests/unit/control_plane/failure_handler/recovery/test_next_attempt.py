@@ -15,6 +15,7 @@ from unittest.mock import Mock
 
 import pytest
 from code_folders import plant, tree
+from kept_worlds import KeptWorlds
 
 from ugro.common.config import Inventory
 from ugro.common.errors import InputError, NodeRefused
@@ -37,7 +38,7 @@ from ugro.testing import builders
 from ugro.testing.cluster import Bed
 from ugro.testing.transport import Silencing
 
-STRIDE = min(3, int(os.environ.get("UGRO_CRASH_STRIDE", "3")))
+STRIDE = min(5, int(os.environ.get("UGRO_CRASH_STRIDE", "5")))
 """UGRO_CRASH_STRIDE=1 kills at every step."""
 
 # The first attempt leaves a checkpoint beside its code on the node of rank 0 alone; the next ones say what they got.
@@ -56,27 +57,50 @@ with open(f"{home}/resumed-{os.environ['RANK']}-{os.environ['UGRO_ATTEMPT']}", "
 """
 
 
-async def failed(bed: Bed, **fields: object) -> Job:
-    job = bed.submit(SCRIPT, **fields)
-    return await bed.until(job, JobState.FAILED)
+class KeptBed(Bed):
+    """A bed in which the failure that a test begins with is that of the test before, if it is the same."""
+
+    def __init__(self, home: Path, worlds: KeptWorlds) -> None:
+        super().__init__(home)
+        self._worlds = worlds
+
+    async def failed(self, text: str, **fields: object) -> Job:
+        key = self._worlds.key(text, fields)
+        if kept := self._worlds.recall(key):
+            return kept
+        return self._worlds.keep(key, await self.until(self.submit(text, **fields), JobState.FAILED))
 
 
-async def found(bed: Bed, job: Job, step: int | None = None) -> Checkpoint:
+@pytest.fixture
+def home_folder(kept_home_folder: Path) -> Path:
+    return kept_home_folder
+
+
+@pytest.fixture
+def bed(home: Path, kept_worlds: KeptWorlds) -> KeptBed:
+    return KeptBed(home, kept_worlds)
+
+
+async def failed(bed: KeptBed, **fields: object) -> Job:
+    return await bed.failed(SCRIPT, **fields)
+
+
+async def found(bed: KeptBed, job: Job, step: int | None = None) -> Checkpoint:
     store = CheckpointStore(bed.store, bed.inventory, bed.pool)
     return newest_whole((await store.find(job, bed.store.jobs.spec(job.id), {})).checkpoints, step)
 
 
-def reopened(bed: Bed, job: Job, checkpoint: Checkpoint | None, **wanted: str) -> NextAttempt:
+def reopened(bed: KeptBed, job: Job, checkpoint: Checkpoint | None, **wanted: str) -> NextAttempt:
     planned = next_attempt(job, bed.store.jobs.spec(job.id), SCRIPT, checkpoint, wanted)
     bed.store.jobs.reopen(planned.job, planned.spec, "from the test")
     return planned
 
 
-def said(bed: Bed, rank: int, attempt: int = 2) -> list[str]:
+def said(bed: KeptBed, rank: int, attempt: int = 2) -> list[str]:
     return (bed.home / f"resumed-{rank}-{attempt}").read_text().splitlines()
 
 
-async def test_every_rank_goes_on_from_the_checkpoint_of_the_node_that_has_it(bed: Bed) -> None:
+async def test_every_rank_goes_on_from_the_checkpoint_of_the_node_that_has_it(bed: KeptBed) -> None:
     job = await failed(bed, args=("--batch-size", "8"), checkpoints=CheckpointRules(resume="--from={path}"))
     checkpoint = await found(bed, job)
     assert (checkpoint.step, checkpoint.name, list(checkpoint.whole_at)) == (70, "out/checkpoint-70.pt", ["a"])
@@ -97,7 +121,7 @@ async def test_every_rank_goes_on_from_the_checkpoint_of_the_node_that_has_it(be
     assert bed.kinds(job)[5:] == ["failed", "resumed", "starting", "placed", "running", "succeeded"]
 
 
-async def test_a_node_that_lost_its_disk_after_the_checkpoint_was_brought_gets_it_back(bed: Bed) -> None:
+async def test_a_node_that_lost_its_disk_after_the_checkpoint_was_brought_gets_it_back(bed: KeptBed) -> None:
     job = await failed(bed)
     store = CheckpointStore(bed.store, bed.inventory, bed.pool)
     checkpoint = await found(bed, job)
@@ -110,12 +134,12 @@ async def test_a_node_that_lost_its_disk_after_the_checkpoint_was_brought_gets_i
     assert said(bed, 0)[:2] == [str(bed.home / "a/jobs/job-001/resume-2/code/checkpoint-70.pt"), "True"]
 
 
-async def test_a_checkpoint_behind_a_link_of_the_job_is_found_and_weights_of_its_code_are_none(bed: Bed) -> None:
+async def test_a_checkpoint_behind_a_link_of_the_job_is_found_and_weights_of_its_code_are_none(bed: KeptBed) -> None:
     (bed.home / "bigdisk").mkdir()
     linked = SCRIPT.replace('os.makedirs("out", exist_ok=True)', 'os.symlink(f"{home}/bigdisk", "out")')
     (bed.project / "checkpoint-500.pt").write_bytes(b"PK\x05\x06" + bytes(18))
     os.utime(bed.project / "checkpoint-500.pt", (time.time() + 1000,) * 2)
-    job = await bed.until(bed.submit(linked), JobState.FAILED)
+    job = await bed.failed(linked)
     checkpoint = await found(bed, job)
     assert (checkpoint.step, checkpoint.name) == (70, "out/checkpoint-70.pt")
     (bed.home / "a/jobs/job-001/code/gone").symlink_to("nowhere")
@@ -127,7 +151,7 @@ async def test_a_checkpoint_behind_a_link_of_the_job_is_found_and_weights_of_its
     assert said(bed, 0)[1] == said(bed, 1)[1] == "True"
 
 
-async def test_a_silent_node_of_any_attempt_is_named_where_checkpoints_are_looked_for(bed: Bed) -> None:
+async def test_a_silent_node_of_any_attempt_is_named_where_checkpoints_are_looked_for(bed: KeptBed) -> None:
     job = await failed(bed, nodes=("a",))
     planned = next_attempt(job, bed.store.jobs.spec(job.id), SCRIPT, await found(bed, job), {}, "b")
     bed.store.jobs.reopen(planned.job, planned.spec, "from the test")
@@ -137,13 +161,13 @@ async def test_a_silent_node_of_any_attempt_is_named_where_checkpoints_are_looke
     assert listing.unseen(job) == ["a did not say what it has"]
 
 
-async def listed(bed: Bed, job: Job, inventory: Inventory) -> tuple[CheckpointStore, CheckpointListing]:
+async def listed(bed: KeptBed, job: Job, inventory: Inventory) -> tuple[CheckpointStore, CheckpointListing]:
     """What is found with an inventory that was edited after the job ended."""
     store = CheckpointStore(bed.store, inventory, bed.pool)
     return store, await store.find(job, bed.store.jobs.spec(job.id), {})
 
 
-async def test_checkpoints_on_a_node_that_left_the_inventory_are_found_and_sent_from_there(bed: Bed) -> None:
+async def test_checkpoints_on_a_node_that_left_the_inventory_are_found_and_sent_from_there(bed: KeptBed) -> None:
     job = await failed(bed, nodes=("a",))
     bed.inventory = Inventory(nodes={"b": bed.inventory.nodes["b"]})
     _, listing = await listed(bed, job, bed.inventory)
@@ -158,7 +182,7 @@ async def test_checkpoints_on_a_node_that_left_the_inventory_are_found_and_sent_
     assert said(bed, 0)[:2] == [str(bed.home / "b/jobs/job-001/resume-2/code/checkpoint-70.pt"), "True"]
 
 
-async def test_a_node_that_left_the_inventory_and_cannot_be_asked_is_named(bed: Bed) -> None:
+async def test_a_node_that_left_the_inventory_and_cannot_be_asked_is_named(bed: KeptBed) -> None:
     job = await failed(bed, nodes=("a",))
     rest = Inventory(nodes={"b": bed.inventory.nodes["b"]})
     bed.nodes["a"].silent = True
@@ -171,7 +195,7 @@ async def test_a_node_that_left_the_inventory_and_cannot_be_asked_is_named(bed: 
     assert listing.unseen(told) == ["a: its folder (it is not in the inventory any more)"]
 
 
-async def test_an_entry_that_was_edited_means_another_place(bed: Bed) -> None:
+async def test_an_entry_that_was_edited_means_another_place(bed: KeptBed) -> None:
     job = await failed(bed, nodes=("a",))
     a, b = bed.inventory.nodes.values()
     moved = Inventory(nodes={"a": a.model_copy(update={"address": "127.0.0.9"}), "b": b})
@@ -185,7 +209,7 @@ async def test_an_entry_that_was_edited_means_another_place(bed: Bed) -> None:
     assert list(ran_at(python, job).values()) == [python.nodes["a"]], "other details are as they are now"
 
 
-async def test_a_checkpoint_that_is_gone_when_it_is_needed_is_a_launch_that_failed(bed: Bed) -> None:
+async def test_a_checkpoint_that_is_gone_when_it_is_needed_is_a_launch_that_failed(bed: KeptBed) -> None:
     job = await failed(bed)
     checkpoint = await found(bed, job)
     (bed.home / "a/jobs/job-001/code/out/checkpoint-70.pt").unlink()
@@ -195,7 +219,7 @@ async def test_a_checkpoint_that_is_gone_when_it_is_needed_is_a_launch_that_fail
     assert "there is nothing at" in ended.first_failure.message
 
 
-async def test_a_checkpoint_that_no_node_gives_is_not_brought(bed: Bed) -> None:
+async def test_a_checkpoint_that_no_node_gives_is_not_brought(bed: KeptBed) -> None:
     job = await failed(bed)
     checkpoint = await found(bed, job)
     (bed.home / "a/jobs/job-001/code/out/checkpoint-70.pt").unlink()
@@ -205,7 +229,7 @@ async def test_a_checkpoint_that_no_node_gives_is_not_brought(bed: Bed) -> None:
     assert store.kept(job) == {}
 
 
-async def test_two_processes_that_bring_one_checkpoint_leave_one_whole_copy(bed: Bed) -> None:
+async def test_two_processes_that_bring_one_checkpoint_leave_one_whole_copy(bed: KeptBed) -> None:
     job = await failed(bed)
     checkpoint = await found(bed, job)
     stores = [CheckpointStore(MetadataStore(bed.store.home), bed.inventory, bed.pool) for _ in range(3)]
@@ -216,7 +240,7 @@ async def test_two_processes_that_bring_one_checkpoint_leave_one_whole_copy(bed:
 
 
 async def test_checkpoints_of_a_live_job_are_found_where_it_was_started_after_the_inventory_was_edited(
-    bed: Bed,
+    bed: KeptBed,
 ) -> None:
     stay = SCRIPT.replace("    sys.exit(3)\n", "    import time; time.sleep(600)\n")
     job = await bed.until(bed.submit(stay), JobState.RUNNING)
@@ -237,7 +261,7 @@ async def test_checkpoints_of_a_live_job_are_found_where_it_was_started_after_th
     await bed.until(job, JobState.CANCELLED)
 
 
-async def test_what_an_earlier_attempt_left_on_a_node_is_cleared_and_the_new_one_lives(bed: Bed) -> None:
+async def test_what_an_earlier_attempt_left_on_a_node_is_cleared_and_the_new_one_lives(bed: KeptBed) -> None:
     stay = SCRIPT.replace("    sys.exit(3)\n", "    import time; time.sleep(600)\n")
     job = await bed.until(bed.submit(stay), JobState.RUNNING)
     while not all(rank.pid for rank in bed.store.jobs.job(job.id).ranks):
@@ -346,7 +370,7 @@ def test_which_kept_checkpoints_stay() -> None:
     assert outdated([*earlier, *later], spec) == earlier, "the last ones are those of the latest attempt"
 
 
-async def test_copies_that_the_rules_do_not_keep_go_when_another_comes(bed: Bed) -> None:
+async def test_copies_that_the_rules_do_not_keep_go_when_another_comes(bed: KeptBed) -> None:
     job = await failed(bed, checkpoints=CheckpointRules(keep_last=1))
     store = CheckpointStore(bed.store, bed.inventory, bed.pool)
     checkpoint = await found(bed, job)
@@ -377,17 +401,17 @@ with open(f"{os.environ['HOME']}/resumed-{os.environ['RANK']}-{os.environ['UGRO_
 """
 
 
-async def broken(bed: Bed, **fields: object) -> Job:
+async def broken(bed: KeptBed, **fields: object) -> Job:
     """A job that failed by a mistake in its script, and a project where that is corrected."""
     (bed.project / "old.py").write_text("")
-    job = await bed.until(bed.submit(BROKEN, **fields), JobState.FAILED)
+    job = await bed.failed(BROKEN, **fields)
     (bed.project / "old.py").unlink()
     (bed.project / "t.py").write_text(MENDED)
     (bed.project / "new.py").write_text("WORD = 'mended'")
     return job
 
 
-def reopened_with_new_code(bed: Bed, job: Job, checkpoint: Checkpoint | None) -> Job:
+def reopened_with_new_code(bed: KeptBed, job: Job, checkpoint: Checkpoint | None) -> Job:
     spec = bed.store.jobs.spec(job.id)
     with new_code(bed.store, job, spec, choose_new_code(job.code.directory, spec)) as code:
         assert code.script == (bed.project / "t.py").read_text()
@@ -395,12 +419,12 @@ def reopened_with_new_code(bed: Bed, job: Job, checkpoint: Checkpoint | None) ->
         return bed.store.jobs.reopen(adopt(bed.store, planned.job, code), planned.spec, "new code")
 
 
-def on_node(bed: Bed, node: str, job: str = "job-001") -> dict[str, bytes]:
+def on_node(bed: KeptBed, node: str, job: str = "job-001") -> dict[str, bytes]:
     code = tree(bed.home / node / "jobs" / job / "code")
     return {name: found[0] for name, found in code.items() if ".pyc" not in name}
 
 
-async def test_a_mended_script_goes_on_from_the_checkpoint(bed: Bed) -> None:
+async def test_a_mended_script_goes_on_from_the_checkpoint(bed: KeptBed) -> None:
     job = await broken(bed)
     again = reopened_with_new_code(bed, job, await found(bed, job))
     assert script_of(bed.store, again) == MENDED
@@ -418,7 +442,7 @@ async def test_a_mended_script_goes_on_from_the_checkpoint(bed: Bed) -> None:
         assert (bed.home / node / "jobs/job-001/code.sha256").read_text().strip() == ended.code.digest
 
 
-async def test_an_attempt_after_that_has_the_same_code_unless_it_is_asked_for_other(bed: Bed) -> None:
+async def test_an_attempt_after_that_has_the_same_code_unless_it_is_asked_for_other(bed: KeptBed) -> None:
     job = await broken(bed)
     (bed.project / "new.py").write_text("raise RuntimeError('not mended yet')")
     reopened_with_new_code(bed, job, None)
@@ -438,7 +462,9 @@ async def test_an_attempt_after_that_has_the_same_code_unless_it_is_asked_for_ot
     assert said(bed, 1, 4)[2] == "at last"
 
 
-async def test_a_node_that_missed_new_code_gets_it_when_it_is_launched_on_and_a_new_one_just_has_it(bed: Bed) -> None:
+async def test_a_node_that_missed_new_code_gets_it_when_it_is_launched_on_and_a_new_one_just_has_it(
+    bed: KeptBed,
+) -> None:
     job = await broken(bed, nodes=("a",))
     (bed.project / "new.py").write_text("raise RuntimeError('not mended yet')")
     spec = bed.store.jobs.spec(job.id)
@@ -458,7 +484,7 @@ async def test_a_node_that_missed_new_code_gets_it_when_it_is_launched_on_and_a_
 
 
 async def test_a_resumption_with_new_code_that_is_killed_before_its_record_changed_nothing(
-    bed: Bed, monkeypatch: pytest.MonkeyPatch
+    bed: KeptBed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = await broken(bed)
     checkpoint = await found(bed, job)
@@ -473,7 +499,7 @@ async def test_a_resumption_with_new_code_that_is_killed_before_its_record_chang
     assert said(bed, 1)[2] == "mended once more"
 
 
-async def test_a_conflict_is_refused_before_anything_changes_and_at_the_launch_too(bed: Bed) -> None:
+async def test_a_conflict_is_refused_before_anything_changes_and_at_the_launch_too(bed: KeptBed) -> None:
     job = await broken(bed)
     plant(bed.project, {"out/checkpoint-70.pt": "of the person"})
     spec, there = bed.store.jobs.spec(job.id), on_node(bed, "a")
@@ -490,7 +516,7 @@ async def test_a_conflict_is_refused_before_anything_changes_and_at_the_launch_t
 
 
 @pytest.mark.parametrize("gone", ["t.py", "."])
-async def test_without_the_script_or_its_directory_there_is_no_new_code(bed: Bed, gone: str) -> None:
+async def test_without_the_script_or_its_directory_there_is_no_new_code(bed: KeptBed, gone: str) -> None:
     job = await broken(bed)
     shutil.rmtree(bed.project) if gone == "." else (bed.project / gone).unlink()
     with pytest.raises(InputError, match=r"is not there|there is no script 't\.py'") as refusal:
@@ -498,7 +524,7 @@ async def test_without_the_script_or_its_directory_there_is_no_new_code(bed: Bed
     assert "without --new-code" in refusal.value.hint
 
 
-async def test_an_ignored_script_is_no_new_code(bed: Bed) -> None:
+async def test_an_ignored_script_is_no_new_code(bed: KeptBed) -> None:
     job = await broken(bed)
     (bed.project / ".ugroignore").write_text("t.py\n")
     with pytest.raises(InputError, match=r"t\.py is ignored"):
@@ -506,7 +532,7 @@ async def test_an_ignored_script_is_no_new_code(bed: Bed) -> None:
 
 
 async def test_new_code_is_of_the_jobs_directory_wherever_somebody_stands(
-    bed: Bed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    bed: KeptBed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(bed.project)
     (bed.project / "t.py").write_text(BROKEN)
@@ -534,11 +560,11 @@ def dying_after(steps: int, ran: list[list[str]]) -> Callable[..., Awaitable[Out
 
 
 async def test_a_controller_that_is_killed_anywhere_is_carried_on_to_the_new_code(
-    bed: Bed, monkeypatch: pytest.MonkeyPatch
+    bed: KeptBed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     job = await broken(bed)
     reopened_with_new_code(bed, job, await found(bed, job))
-    before = shutil.copytree(bed.home, bed.home.with_name("before"), symlinks=True)
+    before = shutil.copytree(bed.home, tmp_path / "before", symlinks=True)
     for step in range(0, 60, STRIDE):
         shutil.rmtree(bed.home)
         shutil.copytree(before, bed.home, symlinks=True)

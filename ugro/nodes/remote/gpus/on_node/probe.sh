@@ -1,13 +1,15 @@
-# probe.sh BASE_DIR NONCE [SECONDS [skip|each]]: what this node says of itself, for ugro/nodes/gpu_monitor.py.
+# probe.sh BASE_DIR NONCE [SECONDS [skip|each|'' [NOW]]]: what this node says of itself, for ugro/nodes/gpu_monitor.py.
 #
 # Sections stand between lines that begin with "@NONCE ", which no foreign text (a process may be called anything) can
-# forge. SECONDS bounds each call of nvidia-smi, "skip" does without it, "each" asks GPU by GPU. What can hang comes late: the reader makes do
-# with what came before.
+# forge. SECONDS bounds each call of nvidia-smi, "skip" does without it, "each" asks GPU by GPU. NOW is the time at which
+# the answer began, if the caller has printed something before. What can hang comes late: the reader makes do with what
+# came before. The shell reads /proc itself where it can: a program costs more than all of its reading.
 
 base=$1 mark=@$2 limit=${3:-10} how=$4
 LC_ALL=C PATH=$PATH:/usr/lib/wsl/lib:/usr/local/nvidia/bin
 export LC_ALL PATH
 unset OMP_NUM_THREADS OMP_THREAD_LIMIT # nproc would answer with them
+started=${5:-$(date +%s.%N)}
 
 # Nodes of the sandbox have other GPUs than the driver of the machine they really are: they name another place.
 set -- "${UGRO_NVIDIA_PROC:-/proc/driver/nvidia}"/gpus/*/information
@@ -20,7 +22,7 @@ newline='
 core=index,uuid,memory.total,memory.used,memory.free,utilization.gpu,temperature.gpu,driver_version
 known=power.draw,mig.mode.current clocks=clocks.sm,clocks.mem
 apps=gpu_uuid,pid,used_memory,process_name
-processes='' environs='' lost='' boot_id='' load='' total='' available=''
+processes='' environs='' lost='' boot_id='' load='' total='' available='' allowed=''
 
 # tell TITLE [LINE…]: one section, and the line that says that it is whole.
 tell() {
@@ -96,7 +98,22 @@ while read -r key value _; do
         ;;
     esac
 done </proc/meminfo
-tell node "started=$(date +%s.%N)" "boot_id=$boot_id" "pids=$(readlink /proc/self/ns/pid)" "cpus=$(nproc || getconf _NPROCESSORS_ONLN)" \
+# The CPUs that a process may use, as nproc counts them: "0-3,8".
+while read -r key value; do
+    case $key in Cpus_allowed_list:)
+        allowed=$value
+        break
+        ;;
+    esac
+done </proc/self/status
+cpus=0
+IFS=,
+for range in $allowed; do
+    cpus=$((cpus + 1 + ${range#*-} - ${range%-*}))
+done
+unset IFS
+[ "$cpus" -gt 0 ] || cpus=$(nproc || getconf _NPROCESSORS_ONLN)
+tell node "started=$started" "boot_id=$boot_id" "cpus=$cpus" \
     "load=$load" "total_kib=$total" "available_kib=$available" "expected_gpus=$expected"
 
 case $base in
@@ -122,5 +139,11 @@ until [ -e "$base/" ]; do
 done
 tell "disk $(stat -f -c '%a %S' "$base/")"
 # However a path to it is written, and before it is there.
-tell folder "$(stat -L -c '%d:%i' "$base/")${whole#"$base"}"
+both=$(stat -L -c '%d:%i' /proc/self/ns/pid "$base/")
+case $both in *"$newline"*)
+    pids=${both%%"$newline"*}
+    tell node "pids=pid:[${pids#*:}]"
+    tell folder "${both#*"$newline"}${whole#"$base"}"
+    ;;
+esac
 tell "end $(date +%s.%N)"

@@ -9,7 +9,7 @@ more() { # FILE [FILE OFFSET]…: sets offset, and count to what is there beyond
     # A name that a job made up must not pass for one of ours.
     number=${file#rank-}; number=${number%.*}
     case $number in log) ;; '' | *[!0-9]*) return 1 ;; esac
-    [ -f "$file" ] || return 1
+    [ -f "$file" ] && [ -s "$file" ] || return 1
     offset=0; previous=
     for word in "$@"; do
         [ "$previous" = "$file" ] && offset=$word

@@ -4,7 +4,7 @@
 umask 077
 base=$1; case $base in "~/"*) base=$HOME/${base#"~/"} ;; esac
 job=$base/jobs/$2
-mkdir -p "$base/jobs" || exit 73
+[ -d "$base/jobs" ] || mkdir -p "$base/jobs" || exit 73
 if [ ! -s "$base/storage-id" ]; then
     cat /proc/sys/kernel/random/uuid > "$base/.storage-id.$$" && ln "$base/.storage-id.$$" "$base/storage-id" 2>/dev/null
     rm -f "$base/.storage-id.$$"
@@ -26,4 +26,5 @@ if [ "$uid" != "$3" ]; then
 fi
 mkdir -p "$job" || exit 73
 printf '%s\n' "$3" > "$job/.uid.$$" && mv "$job/.uid.$$" "$job/uid" || exit 73
-cat "$base/storage-id"
+read -r storage < "$base/storage-id" || exit 73
+printf '%s\n' "$storage"

@@ -15,7 +15,7 @@ recorded() { # prints `seed PID STARTED [ROLE]` of each process that is named in
     echo "seed $runner $started runner"
     read -r pid started agent since 2>/dev/null < "$dir/reaper.pid" &&
         printf '%s\n' "seed $pid $started reaper" "seed $agent $since agent"
-    cat "$dir"/rank-*.pid "$dir/adopted" 2>/dev/null | while read -r pid started rest; do echo "seed $pid $started"; done
+    sed -n 's/^\([0-9]* [0-9]*\).*/seed \1/p' "$dir"/rank-*.pid "$dir/adopted" 2>/dev/null
 }
 members() { # prints `PID keeps|waits|works inside|below|outside`: runner and reaper keep, ancestors of what is recorded wait
     {
@@ -84,7 +84,8 @@ done
         gone_within 10 || { send KILL all; gone_within 30 || { send KILL all; gone_within 20; }; }
     }
 }
-left=$(members | while read -r pid role place; do echo "$pid"; done)
+left=
+[ -z "$found" ] || left=$(members | while read -r pid role place; do echo "$pid"; done)
 echo left $left
 [ -n "$left" ] && exit
 # A setup command may have left something as well, unless it was seen to the end, or the machine has been down since.
