@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -27,6 +28,10 @@ SHORT_UUID = 12
 
 INDENT, READABLE = 4, 40
 """Indent a continuation line by `INDENT` cells where fewer than `READABLE` would be left beside the prefix."""
+
+_COMMAND = re.compile(r"`[^`]*`|(?<=: )(?:ugro|cp|rm|mv|kill|ssh-keygen) [^;`)]*")
+_KEPT = "\0"
+"""Stands for a space where no line ends; printable text has none."""
 
 RANK_COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_red", "bright_cyan", "bright_green")
 STATE_STYLES = {
@@ -59,9 +64,13 @@ def console(stderr: bool = False) -> Console:
 
 
 def hanging(before: str, text: str, width: int | None) -> list[str]:
-    """Return the lines of a prefix and a text, wrapped between words at `width` cells, continuation lines indented."""
+    """Return the lines of a prefix and a text, wrapped between words at `width` cells, continuation lines indented.
+
+    A command is not wrapped, so that it can be copied: one that is wider than the terminal has a line of its own.
+    """
     if width is None:
         return [before + text]
+    text = _COMMAND.sub(lambda found: found[0].replace(" ", _KEPT), text)
     begins = cell_len(before)
     indent = " " * (begins if width - begins >= READABLE else INDENT)
     lines = [before]
@@ -71,7 +80,7 @@ def hanging(before: str, text: str, width: int | None) -> list[str]:
             lines[-1] += space + word
         else:
             lines.append(indent + word)
-    return [line.rstrip() for line in lines]
+    return [line.rstrip().replace(_KEPT, " ") for line in lines]
 
 
 def print_hanging(before: str, text: str, err: bool = False, **style: Any) -> None:

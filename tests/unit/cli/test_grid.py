@@ -247,6 +247,17 @@ def test_a_long_message_is_broken_between_words(width: int) -> None:
     assert hanging(before, OOM, None) == [before + OOM]
 
 
+def test_a_command_is_not_broken() -> None:
+    hint = "the last good copy is of 10:00: cp /a/long/folder/job.json.1 /a/long/folder/job.json && ugro state rebuild"
+    assert hanging("next:  ", f"{hint}; or leave it", 60) == [
+        "next:  the last good copy is of 10:00:",
+        "       cp /a/long/folder/job.json.1 /a/long/folder/job.json && ugro state rebuild;",
+        "       or leave it",
+    ]
+    lines = hanging("", "no scheduler is running: start `ugro serve`, or `ugro cron install`, or wait", 50)
+    assert lines == ["no scheduler is running: start `ugro serve`, or", "`ugro cron install`, or wait"]
+
+
 def test_ranks_that_were_ended_with_their_job_have_not_failed() -> None:
     states = (RankState.LOST, RankState.FAILED, RankState.SUCCEEDED)
     ranks = tuple(Rank(rank=n, local_rank=0, node="gpu1", state=state) for n, state in enumerate(states))
