@@ -28,7 +28,7 @@ from ugro.service.schemas.base import Document, Notice, Request, Stream
 from ugro.service.schemas.codec import to_json, ways
 from ugro.service.web_door import NotServed, WebDoor
 from ugro.service.wire import SOCKET
-from ugro.testing.cluster import controller_over, write_forking_python
+from ugro.testing.cluster import controller_over, pauses_between_ticks, write_forking_python
 
 V = TypeVar("V", bound=Value)
 
@@ -102,13 +102,12 @@ class Door:
         """Tick until a job is in one of these states, and nothing is left to decide about it."""
 
         async def ticks() -> Job:
-            pause = 0.0
+            pauses = pauses_between_ticks()
             async with asyncio.timeout(30), Pool(self.context.cluster) as pool:
                 while (
                     now := self.store.jobs.job(job.id)
                 ).state not in states or job.id in self.store.decisions.undecided():
-                    await asyncio.sleep(pause)
-                    pause = 0.1  # as in ugro.testing.cluster
+                    await asyncio.sleep(next(pauses))
                     controller = controller_over(self.store, self.context.cluster, pool)
                     try:
                         await controller.complete()

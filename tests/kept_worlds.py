@@ -40,18 +40,25 @@ class KeptWorlds:
         if key not in self._kept:
             return None
         folder, job = self._kept[key]
-        shutil.copytree(folder, self.home, symlinks=True, dirs_exist_ok=True)
+        shutil.copytree(folder, self.home, symlinks=True, dirs_exist_ok=True, copy_function=_copy)
         return job
 
     def keep(self, key: Hashable, job: Job) -> Job:
         """Keep the home as it is now."""
         folder = self._root / f"kept-{next(self._numbers)}"
-        shutil.copytree(self.home, folder, symlinks=True, ignore=_no_files)
+        shutil.copytree(self.home, folder, symlinks=True, ignore=_sockets, copy_function=_copy)
         self._kept[key] = folder, job
         return job
 
 
-def _no_files(folder: str, names: list[str]) -> list[str]:
-    """Sockets and pipes belong to the processes that made them."""
-    paths = ((name, Path(folder, name)) for name in names)
-    return [name for name, path in paths if not (path.is_symlink() or path.is_dir() or path.is_file())]
+def _sockets(folder: str, names: list[str]) -> list[str]:
+    """A socket belongs to the process that made it."""
+    return [name for name in names if Path(folder, name).is_socket()]
+
+
+def _copy(source: str, target: str) -> str:
+    """A job may leave a pipe; to open it would wait for its other end."""
+    if Path(source).is_fifo():
+        os.mkfifo(target)
+        return target
+    return shutil.copy2(source, target)

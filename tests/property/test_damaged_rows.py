@@ -368,7 +368,7 @@ def raw(home: Path) -> list[str]:
 
 
 @given(mutations())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_no_damage_to_a_row_costs_more_than_that_row(
     tmp_path_factory: pytest.TempPathFactory, sound: MetadataStore, mutation: Any
 ) -> None:

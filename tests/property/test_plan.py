@@ -39,7 +39,7 @@ NOW = 1000.0
 
 World = tuple[Job, Observation, JobFacts]
 
-MANY = settings(max_examples=300, deadline=None)
+MANY = settings(max_examples=150, deadline=None)
 LIVE = tuple(state for state in JobState if not state.ended)
 FOLLOWED = (JobState.RUNNING, JobState.UNKNOWN)
 

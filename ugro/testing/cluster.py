@@ -80,6 +80,15 @@ WAITS = "import os, time\nwhile not os.path.exists(os.environ['HOME'] + '/go'): 
 """The lines after it run once `go` is in the home: a tick that repeats until nothing changes would see an end."""
 
 
+def pauses_between_ticks() -> Iterator[float]:
+    """Yield seconds: a tick starts many processes, and what is waited for is often one of them, or takes long."""
+    pause = 0.1
+    yield 0.0
+    while True:
+        yield pause
+        pause = min(0.5, 1.5 * pause)
+
+
 def controller_over(store: MetadataStore, inventory: Inventory, pool: Pool) -> Controller:
     """Return a controller that runs jobs over the transports of this pool."""
     return Controller(store, SshEngine(inventory, pool, store.clock, store.config.master), pool)
@@ -136,12 +145,11 @@ class Bed:
 
     async def until(self, job: Job, *states: JobState) -> Job:
         """Let one controller tick until the job is in one of these states; returns it."""
-        pause = 0.0
+        pauses = pauses_between_ticks()
         async with asyncio.timeout(30), self.controller() as (controller, _):
             while (now := self.store.jobs.job(job.id)).state not in states:
-                await asyncio.sleep(pause)
+                await asyncio.sleep(next(pauses))
                 await controller.complete()
-                pause = 0.1  # a tick starts many processes, and what is waited for is often one of them
         return now
 
     def why(self, job: Job) -> tuple[str, ...]:

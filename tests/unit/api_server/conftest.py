@@ -25,7 +25,7 @@ from ugro.common.models.job_state import JobState
 from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.service.serving import Serving
 from ugro.service.web_door import WebDoor
-from ugro.testing.cluster import write_python
+from ugro.testing.cluster import write_forking_python
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Served:
         self.project = home / "project"
         self.project.mkdir()
         self.inventory = home / "inventory.yaml"
-        python = write_python(home / "python")
+        python = write_forking_python(home / "python")
         self.node = f"{{address: 127.0.0.1, local: true, python: {python}, base_dir: {home}/node}}"
         self.write_inventory()
         self.serving = Serving(str(self.inventory), 0.3)

@@ -20,13 +20,13 @@ from websockets.exceptions import ConnectionClosed
 from ugro.api_server.guard import cookie_name
 from ugro.api_server.tokens import Tokens
 from ugro.service.schemas.web import Role
-from ugro.testing.cluster import write_python
+from ugro.testing.cluster import write_forking_python
 from ugro.testing.commands import Ugro
 
 
 @pytest.fixture
 def inventory(home: Path) -> Path:
-    path, python = home / "inventory.yaml", write_python(home / "python")
+    path, python = home / "inventory.yaml", write_forking_python(home / "python")
     path.write_text(f"nodes: {{here: {{address: 127.0.0.1, local: true, python: {python}, base_dir: {home}/node}}}}\n")
     return path
 

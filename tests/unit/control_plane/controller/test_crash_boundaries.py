@@ -79,7 +79,6 @@ async def ticks(bed: Bed, until: Callable[[], object], told: list[UgroError] | N
             told += store.bus.troubles
             store.bus.end_round()
             await controller.rest(within=0.3)
-            await asyncio.sleep(0.1)  # as in ugro.testing.cluster: ranks take a moment to start and to end
     await controller.close()
     return told
 

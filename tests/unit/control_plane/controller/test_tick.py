@@ -118,6 +118,7 @@ async def test_who_is_missed_may_end_by_itself_for_a_while(
     async with asyncio.timeout(30):
         while not any(word in bed.store.jobs.job(job.id).reason for word in ("to end", "failed first")):
             await bed.tick()
+            await asyncio.sleep(0.1)
     now = bed.store.jobs.job(job.id)
     assert now.state == (JobState.RUNNING if patient else JobState.FAILED)
     if patient:

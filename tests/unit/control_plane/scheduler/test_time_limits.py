@@ -48,6 +48,7 @@ async def test_a_running_job_outlives_the_limit_it_was_started_with(bed: Bed) ->
     begun = bed.store.jobs.job(job.id).launched_at or 0.0
     while (now := await bed.looked_at(job)).state == JobState.RUNNING and now.ranks and time.time() < begun + 6:
         await bed.tick()
+        await asyncio.sleep(0.5)
     assert now.state == JobState.RUNNING, "the limit it was started with is over"
     (bed.home / "go").touch()
     assert (await bed.until(job, JobState.SUCCEEDED)).first_failure is None
