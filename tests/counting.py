@@ -125,8 +125,8 @@ def start(bed: Testbed, forks: Ask) -> Start:
 class Serve:
     """A running `ugro serve`, and what it says."""
 
-    def __init__(self, bed: Testbed, home: str = ".ugro") -> None:
-        argv = [sys.executable, "-m", "ugro", "serve", "--every", "0.3"]
+    def __init__(self, bed: Testbed, home: str = ".ugro", every: float = 0.3) -> None:
+        argv = [sys.executable, "-m", "ugro", "serve", "--every", str(every)]
         env = environment(bed, home) | {"PYTHONUNBUFFERED": "1"}
         self.process = bed.popen(argv, cwd=f"{bed.master.home}/project", env=env)
         self.said: list[str] = []
@@ -167,8 +167,8 @@ class Serve:
 def serve(bed: Testbed) -> Iterator[Callable[..., Serve]]:
     made: list[Serve] = []
 
-    def make(home: str = ".ugro") -> Serve:
-        made.append(Serve(bed, home))
+    def make(home: str = ".ugro", every: float = 0.3) -> Serve:
+        made.append(Serve(bed, home, every))
         made[-1].hear("watching")
         return made[-1]
 

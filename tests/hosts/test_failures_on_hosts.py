@@ -271,7 +271,7 @@ def test_a_stopped_rank_is_named_and_its_job_goes_on_once_that_is_approved(
     bed.master.write("project/job.yaml", "script: gang.py\nnodes: [gpu1, gpu2]\nhang_after: {min: 3s, max: 20s}\n")
     job = launched(ugro, "job.yaml")
     until_said(ugro, job, "step 5", 2)
-    resident = serve()
+    resident = serve(every=1.0)
     pid = pid_of(ugro, job, 1)
     bed.gpu2.kill(pid, signal.SIGSTOP)
     resident.hear(job, "rank 1 on gpu2 is stopped by a signal", seconds=60)
