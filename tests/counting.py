@@ -167,8 +167,8 @@ class Serve:
 def serve(bed: Testbed, forks: Ask) -> Iterator[Callable[..., Serve]]:
     made: list[Serve] = []
 
-    def make(home: str = ".ugro") -> Serve:
-        made.append(Serve(begun_on_master(bed, forks, home, "serve", "--every", "0.3")))
+    def make(home: str = ".ugro", every: float = 0.3) -> Serve:
+        made.append(Serve(begun_on_master(bed, forks, home, "serve", "--every", str(every))))
         made[-1].hear("watching")
         return made[-1]
 

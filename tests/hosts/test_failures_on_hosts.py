@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from counting import GPU1, GPU2, MASTER, WITH_TORCH, Serve, inventory, state
-from forked_ranks import two_ranks, write_warm_python
+from forked_ranks import codes, ranks, write_warm_python
 from places import EXAMPLES
 
 from tests.hosts.test_state_on_disk import small_disk
@@ -271,7 +271,7 @@ def test_a_stopped_rank_is_named_and_its_job_goes_on_once_that_is_approved(
     bed.master.write("project/job.yaml", "script: gang.py\nnodes: [gpu1, gpu2]\nhang_after: {min: 3s, max: 20s}\n")
     job = launched(ugro, "job.yaml")
     until_said(ugro, job, "step 5", 2)
-    resident = serve()
+    resident = serve(every=1.0)
     pid = pid_of(ugro, job, 1)
     bed.gpu2.kill(pid, signal.SIGSTOP)
     resident.hear(job, "rank 1 on gpu2 is stopped by a signal", seconds=60)
@@ -388,16 +388,17 @@ def test_a_training_that_was_interrupted_ends_with_the_loss_of_one_that_was_not(
     bed.master.write("project/train.py", EXAMPLE.read_text())
     bed.master.write("project/stands_still.py", STANDS_STILL)
     python = write_warm_python(tmp_path / "python", "torch.nn.parallel")
-    uninterrupted = two_ranks(python, tmp_path, EXAMPLE, *TRAINING)
-    job = launched(ugro, "stands_still.py", "--nodes", "gpu1,gpu2", "--", *TRAINING)
-    until_said(ugro, job, "waits", 2)
-    bed.gpu2.kill(pid_of(ugro, job, 1))
-    why = failed(ugro, job)
-    assert (why["cause"], why["rank"], why["node"]) == ("killed", 1, "gpu2")
-    assert ugro("approve", job).returncode == 0
-    assert ugro("wait", job).returncode == 0
-    assert [rank.wait() for rank in uninterrupted] == [0, 0]
-    expected = losses((tmp_path / "rank-0").read_text())
+    with ranks(python, [str(EXAMPLE), *TRAINING], tmp_path, tmp_path) as uninterrupted:
+        job = launched(ugro, "stands_still.py", "--nodes", "gpu1,gpu2", "--", *TRAINING)
+        until_said(ugro, job, "waits", 2)
+        bed.gpu2.kill(pid_of(ugro, job, 1))
+        why = failed(ugro, job)
+        assert (why["cause"], why["rank"], why["node"]) == ("killed", 1, "gpu2")
+        assert ugro("approve", job).returncode == 0
+        assert ugro("wait", job).returncode == 0
+        log = tmp_path / "log"
+        assert codes(uninterrupted) == [0, 0], log.read_text()
+    expected = losses(log.read_text())
     past = job_of(ugro, job)
     assert past["attempt"] == 2
     resumed = losses(ugro("logs", job, "--rank", "0").stdout)

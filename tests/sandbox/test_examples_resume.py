@@ -11,12 +11,13 @@ import os
 import re
 import shutil
 import signal
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from forked_ranks import two_ranks, write_warm_python
+from forked_ranks import codes, ranks, write_warm_python
 from places import EXAMPLES
 
 from ugro.sandbox.cluster import Sandbox
@@ -53,11 +54,15 @@ def rank_python(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, rank_python: str) -> dict[str, Path]:
-    """The folders of runs of two ranks each that nothing cut off, with what rank 0 printed in `rank-0`."""
+    """The folders of runs of two ranks each that nothing cut off, with what they printed in `log`."""
     folders = {script: tmp_path_factory.mktemp("uninterrupted") for script in SCRIPTS}
-    started = [two_ranks(rank_python, at, EXAMPLES / script, *ARGUMENTS[script]) for script, at in folders.items()]
-    codes = [rank.wait() for ranks in started for rank in ranks]
-    assert not any(codes), "\n".join((folder / "rank-0").read_text() for folder in folders.values())
+    with ExitStack() as stack:
+        runs = [
+            stack.enter_context(ranks(rank_python, [str(EXAMPLES / script), *ARGUMENTS[script]], folder, folder))
+            for script, folder in folders.items()
+        ]
+        ended = [codes(run) for run in runs]
+    assert ended == [[0, 0]] * 2, "\n".join((folder / "log").read_text() for folder in folders.values())
     return folders
 
 
@@ -135,4 +140,4 @@ def test_lightning_loses_the_rank_that_saves_nothing(
     assert resumed(ugro, job) == steps[-1]
     losses = lightning_losses("\n".join(line["text"] for line in document(ugro("logs", job, "--json"))))
     assert list(losses) == list(range(steps[-1] + 30, 181, 30)), "only what was not done yet"
-    assert losses.items() <= lightning_losses((uninterrupted[SCRIPTS[1]] / "rank-0").read_text()).items()
+    assert losses.items() <= lightning_losses((uninterrupted[SCRIPTS[1]] / "log").read_text()).items()

@@ -121,7 +121,7 @@ def test_explain_tells_the_step_the_last_checkpoint_and_how_to_go_on(ugro: Ugro,
 
 
 def test_cancel_leaves_nothing(ugro: Ugro, begun: Begun, sandbox: Sandbox) -> None:
-    made = document(ugro("launch", "stubborn.py", "--grace", "5s", "--json"))
+    made = document(ugro("launch", "stubborn.py", "--json"))
     until(ranks_that_say(ugro, made["id"], "ready", ranks=2))
     assert sum("sleep 7771" in command for command in members(sandbox, made["id"])) == 2
     busy = document(ugro("launch", "brief.py", "--name", "next", "--json"))
@@ -135,7 +135,7 @@ def test_cancel_leaves_nothing(ugro: Ugro, begun: Begun, sandbox: Sandbox) -> No
         assert f"when {made['id']}, which is stopping, frees " in ugro("why", "next").stdout.splitlines()[0]
         said, beside = cancelling.communicate(timeout=90)
     assert cancelling.returncode == 0 and "no processes of it remain on " in said
-    assert beside == f"{made['id']} is stopping: cancel was requested; SIGTERM, after 5 s SIGKILL\n"
+    assert beside == f"{made['id']} is stopping: cancel was requested; SIGTERM, after 10 s SIGKILL\n"
     job = document(ugro("status", made["id"], "--json"))
     assert job["state"] == "cancelled" and [rank["signal"] for rank in job["ranks"]] == ["KILL"] * 2
     assert members(sandbox, made["id"]) == []

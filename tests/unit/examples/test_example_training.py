@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,11 +18,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from forked_ranks import codes, ranks, write_warm_python
 from places import EXAMPLES, QUICK
 
 from ugro.nodes.remote import bundle
-
-from .warm_ranks import WarmRanks
 
 torch = pytest.importorskip("torch")
 
@@ -105,16 +103,8 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def warm() -> Iterator[WarmRanks]:
-    ranks = WarmRanks(environment())
-    yield ranks
-    ranks.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def warm(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_warm_python(tmp_path_factory.mktemp("warm") / "python", "torch.distributed", "torch.nn.parallel")
 
 
 @pytest.fixture(scope="module")
@@ -138,17 +128,17 @@ def test_two_ranks_learn(whole_run: Path) -> None:
     ]
 
 
-def test_a_resumed_run_repeats_the_uninterrupted_one(whole_run: Path, tmp_path: Path, warm: WarmRanks) -> None:
+def test_a_resumed_run_repeats_the_uninterrupted_one(whole_run: Path, tmp_path: Path, warm: str) -> None:
     kept = tmp_path / "checkpoints"
     kept.mkdir()
     shutil.copy(whole_run / "checkpoints" / "checkpoint-20.pt", kept)
     torn = (whole_run / "checkpoints" / "checkpoint-30.pt").read_bytes()[:-100]
     (kept / "checkpoint-30.pt").write_bytes(torn)  # the newest, but its copy was cut short
     command = [str(SCRIPT), *SETTINGS, "--resume_from_checkpoint", str(kept)]
-    with warm.started(command, free_port(), tmp_path, tmp_path) as pids:
-        codes = warm.codes(pids)
+    with ranks(warm, command, tmp_path, tmp_path) as started_ranks:
+        ended = codes(started_ranks)
     log = (tmp_path / "log").read_text()
-    assert codes == [0, 0], log
+    assert ended == [0, 0], log
     assert f"resuming from {kept / 'checkpoint-20.pt'} at step 20\n" in log
     expected = losses((whole_run / "log").read_text())
     assert losses(log) == {step: loss for step, loss in expected.items() if step > 20}
@@ -171,7 +161,7 @@ def test_shares_of_the_batch_do_not_change_what_is_learned(whole_run: Path, tmp_
     assert not all(torch.equal(one[name], other[name]) for name in one), "the batch was not split otherwise"
 
 
-def test_shares_count_only_when_every_rank_has_one(tmp_path: Path, warm: WarmRanks) -> None:
+def test_shares_count_only_when_every_rank_has_one(tmp_path: Path, warm: str) -> None:
     program = (
         "import importlib.util, os, sys, argparse; import torch.distributed as dist\n"
         f"spec = importlib.util.spec_from_file_location('t', {str(SCRIPT)!r})\n"
@@ -183,28 +173,28 @@ def test_shares_count_only_when_every_rank_has_one(tmp_path: Path, warm: WarmRan
         "t.say(f'{given} {t.batch_sizes(args, world)}'); dist.destroy_process_group()\n"
     )
     (tmp_path / "sizes.py").write_text(program)
-    with warm.started([str(tmp_path / "sizes.py")], free_port(), tmp_path, tmp_path) as pids:
-        codes = warm.codes(pids)
+    with ranks(warm, [str(tmp_path / "sizes.py")], tmp_path, tmp_path) as started_ranks:
+        ended = codes(started_ranks)
     log = (tmp_path / "log").read_text()
-    assert codes == [0, 0], log
+    assert ended == [0, 0], log
     assert log.count("[13, 3] [8, 8]\n") == 2, log
 
 
-def test_only_the_first_node_needs_the_checkpoint(whole_run: Path, tmp_path: Path, warm: WarmRanks) -> None:
+def test_only_the_first_node_needs_the_checkpoint(whole_run: Path, tmp_path: Path, warm: str) -> None:
     there = str(whole_run / "checkpoints" / "checkpoint-20.pt")
     nodes = (tmp_path / "node-0", tmp_path / "node-1")
-    with warm.started([str(SCRIPT), *SETTINGS], free_port(), *nodes, UGRO_RESUME_FROM=there) as pids:
-        codes = warm.codes(pids)
+    with ranks(warm, [str(SCRIPT), *SETTINGS], *nodes, UGRO_RESUME_FROM=there) as started_ranks:
+        ended = codes(started_ranks)
     log = (tmp_path / "node-0" / "log").read_text()
-    assert codes == [0, 0], log + (tmp_path / "node-1" / "log").read_text()
+    assert ended == [0, 0], log + (tmp_path / "node-1" / "log").read_text()
     expected = losses((whole_run / "log").read_text())
     assert losses(log) == {step: loss for step, loss in expected.items() if step > 20}
     assert not (tmp_path / "node-1" / "checkpoints").exists()
 
 
-def test_sigusr2_saves_a_checkpoint_and_training_goes_on(tmp_path: Path, warm: WarmRanks) -> None:
+def test_sigusr2_saves_a_checkpoint_and_training_goes_on(tmp_path: Path, warm: str) -> None:
     endless = ["--steps-per-epoch=100000", "--checkpoint-every=100000", "--seq-len=16", "--log-every=1"]
-    with warm.started([str(SCRIPT), *endless], free_port(), tmp_path, tmp_path):
+    with ranks(warm, [str(SCRIPT), *endless], tmp_path, tmp_path):
         rank_0 = int(await_line(tmp_path, r"start rank 0 .* pid (\d+)")[1])
         await_line(tmp_path, r"step 1/.*")
         os.kill(rank_0, signal.SIGUSR2)
@@ -220,9 +210,9 @@ def test_it_runs_without_torchrun(tmp_path: Path) -> None:
     assert (tmp_path / "checkpoints" / "checkpoint-5.pt").exists()
 
 
-def test_an_unknown_model_fails_the_run_and_names_the_presets(tmp_path: Path, warm: WarmRanks) -> None:
-    with warm.started([str(SCRIPT), "--model=llama-7b"], free_port(), tmp_path) as pids:
-        assert warm.codes(pids) != [0]
+def test_an_unknown_model_fails_the_run_and_names_the_presets(tmp_path: Path, warm: str) -> None:
+    with ranks(warm, [str(SCRIPT), "--model=llama-7b"], tmp_path) as started_ranks:
+        assert codes(started_ranks) != [0]
     error = await_line(tmp_path, r"train_production.py: error: argument --model: (.*)")[1]
     assert all(preset in error for preset in ("llama-7b", "tiny", "small", "base"))
 
