@@ -17,7 +17,7 @@ import yaml
 from places import QUICK
 
 from ugro.sandbox.cluster import Sandbox
-from ugro.testing.cluster import fork_nvidia_smi, write_python
+from ugro.testing.cluster import RANKS, fork_nvidia_smi, write_python
 from ugro.testing.commands import Ask, Ugro
 from ugro.testing.forking_python import client
 from ugro.testing.testbed.machine import Begun, ForkedProcess
@@ -40,7 +40,7 @@ exec {python} "$@"
 @pytest.fixture(scope="module")
 def rank_python() -> str:
     """The Python of ranks that no torchrun starts."""
-    return sys.executable
+    return RANKS
 
 
 @pytest.fixture(scope="module")

@@ -32,10 +32,12 @@ from ugro.testing.forking_python import client
 from ugro.testing.testbed.machine import ForkedProcess
 from ugro.testing.transport import Silencing
 
+RANKS = f"{sys.executable} -S"
+"""Runs rank.py, which needs the standard library alone; the script that it starts gets all of Python."""
+
 PYTHON = f"""\
 #!/bin/sh
 # A node's python; as torchrun it starts one rank without torch, in a session of its own as torchrun does.
-# rank.py needs the standard library alone; the script that it starts gets all of Python.
 [ "$1" = -m ] || exec {sys.executable} "$@"
 export LOCAL_RANK=0 LOCAL_WORLD_SIZE=1 TORCHELASTIC_RUN_ID=none
 for option in "$@"; do case $option in
@@ -45,16 +47,16 @@ for option in "$@"; do case $option in
     --master-port=*) export MASTER_PORT="${{option#*=}}" ;;
 esac; done
 while [ "${{1%rank.py}}" = "$1" ]; do shift; done
-setsid --wait {sys.executable} -S "$@"
+setsid --wait {RANKS} "$@"
 """
 
 
-def write_python(path: Path, before: str = "", ranks: str = sys.executable) -> Path:
+def write_python(path: Path, before: str = "", ranks: str = RANKS) -> Path:
     """A `python` for nodes with which a job starts in a moment: PYTHON, in that file, and `before` it other lines.
 
     `ranks` is the Python that runs ranks.
     """
-    first, rest = PYTHON.replace(f"--wait {sys.executable}", f"--wait {ranks}").split("\n", 1)
+    first, rest = PYTHON.replace(RANKS, ranks).split("\n", 1)
     path.write_text(f"{first}\n{before}{rest}")
     path.chmod(0o755)
     return path
