@@ -60,11 +60,13 @@ send() { # SIGNAL works|all
         if [ "$role" = works ] || { [ "$2" = all ] && [ "$role" != keeps ]; }; then kill "-$1" "$pid" 2>/dev/null; fi
     done
 }
-gone_within() { # TENTHS
-    tenths=$1
+gone_within() { # TENTHS: of the seconds to wait. A look reads all processes of the node, so they get rarer after a second.
+    tenths=$1; looks=0
     while [ -n "$(members)" ]; do
         [ "$tenths" -gt 0 ] || return 1
-        tenths=$((tenths - 1)); sleep 0.1
+        looks=$((looks + 1)); pause=1
+        [ "$looks" -le 10 ] || pause=5
+        tenths=$((tenths - pause)); sleep "0.$pause"
     done
 }
 run=$2
