@@ -11,8 +11,8 @@ unexport PYTHONPATH PYTHONHOME PYTHONOPTIMIZE PYTHONDONTWRITEBYTECODE PYTHONSAFE
 
 PYTEST = $(BIN)/python -X utf8 -m pytest -q -rs -p no:cacheprovider $(CHOICE)
 
-# What is run side by side, in this order: the longest begin early.
-SESSIONS := check test-sandbox test-control-plane test-hosts-l test-unit test-rest test-hosts-a
+# What is run side by side, in this order: those that also wait begin early, those that only compute fill the end.
+SESSIONS := test-sandbox test-hosts-a test-hosts-l test-rest test-unit test-control-plane check
 
 .PHONY: demo gpu-check test test-all $(SESSIONS) docs picture chaos bench clean
 

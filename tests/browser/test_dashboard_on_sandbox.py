@@ -156,6 +156,7 @@ def test_a_run_is_watched_searched_and_cancelled(page: Page, ugro: Ugro, served:
     assert any(event["kind"] == "asked" and "cancel, by a browser" in event["message"] for event in events)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_failed_run_is_explained_and_its_resume_approved(
     page: Page, ugro: Ugro, served: Served, faults: list[str], tmp_path: Path

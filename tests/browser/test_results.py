@@ -32,6 +32,7 @@ def is_fit_for_all(page: Page) -> None:
         assert serious(page) == [], scheme
 
 
+@pytest.mark.long
 def test_a_sweep_is_a_row_of_the_board_that_counts_and_unfolds(opened: Open, swept: Canned) -> None:
     page = opened("#/jobs")
     row = page.get_by_test_id(SWEEP)
@@ -62,6 +63,7 @@ def test_a_sweep_is_a_row_of_the_board_that_counts_and_unfolds(opened: Open, swe
     expect(row).to_have_count(0)
 
 
+@pytest.mark.long
 def test_a_sweep_is_compared_and_drawn_on_its_page(opened: Open, swept: Canned) -> None:
     page = opened(f"#/sweeps/{SWEEP}")
     expect(page.get_by_test_id("sweep-best")).to_contain_text("lowest eval_loss: 1.5 of job-024 lr=1e-04")
@@ -95,6 +97,7 @@ def test_a_sweep_is_compared_and_drawn_on_its_page(opened: Open, swept: Canned) 
     expect(page.locator("h1")).to_contain_text("rates")
 
 
+@pytest.mark.long
 def test_files_of_a_job_are_listed_opened_and_downloaded(opened: Open) -> None:
     page = opened("#/jobs/job-001")
     page.get_by_test_id("tab-files").click()

@@ -25,6 +25,7 @@ MINUTES = 20
 JOB = {"id": "job-001", "state": "succeeded", "attempt": 2, "ranks": [{"rank": 0}], "reason": ""}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_every_job_ends_honestly_and_nothing_is_lost_or_left(tmp_path: Path) -> None:
     path = tmp_path / "faults.jsonl"

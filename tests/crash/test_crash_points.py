@@ -141,6 +141,7 @@ def crashes() -> Iterator[int]:
     return iter(range(1 + STRIDE // 2, 1000, STRIDE))
 
 
+@pytest.mark.long
 def test_a_launch_that_is_killed_anywhere_is_continued_or_was_never_there(cluster: Crashing) -> None:
     for at in crashes():
         cluster.new(staying=False)
@@ -156,6 +157,7 @@ def test_a_launch_that_is_killed_anywhere_is_continued_or_was_never_there(cluste
             return
 
 
+@pytest.mark.long
 def test_a_launch_that_is_killed_before_it_claims_its_nodes_claims_them_when_it_is_continued(cluster: Crashing) -> None:
     cluster.new(staying=False)
     steps = cluster.ugro("launch", "t.py")["steps"]
@@ -170,6 +172,7 @@ def test_a_launch_that_is_killed_before_it_claims_its_nodes_claims_them_when_it_
     assert [has(host, ".ugro/owner") for host in cluster.hosts] == [True, True]
 
 
+@pytest.mark.long
 def test_a_cancel_that_is_killed_anywhere_is_finished(cluster: Crashing) -> None:
     for at in crashes():
         cluster.run_to("running")
@@ -188,6 +191,7 @@ def test_a_cancel_that_is_killed_anywhere_is_finished(cluster: Crashing) -> None
             return
 
 
+@pytest.mark.long
 def test_a_sweep_that_is_killed_while_it_ends_a_job_is_finished(cluster: Crashing) -> None:
     for at in crashes():
         cluster.run_to("running")
@@ -203,6 +207,7 @@ def test_a_sweep_that_is_killed_while_it_ends_a_job_is_finished(cluster: Crashin
             return
 
 
+@pytest.mark.long
 def test_an_end_that_was_recorded_but_not_told_is_told_by_the_next_sweep(cluster: Crashing) -> None:
     def ready() -> None:
         cluster.run_to("running")

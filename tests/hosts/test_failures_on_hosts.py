@@ -191,6 +191,7 @@ def move(host: Host, folder: Path) -> None:
                 (folder / "cgroup.procs").write_text(str(process.pid))
 
 
+@pytest.mark.long
 def test_a_rank_that_the_kernel_kills_for_lack_of_memory(
     bed: Testbed, ugro: Ugro, project: Callable[..., None]
 ) -> None:
@@ -214,6 +215,7 @@ def test_a_rank_that_the_kernel_kills_for_lack_of_memory(
 # Nodes
 
 
+@pytest.mark.long
 def test_a_lost_node_is_given_up_and_the_rest_goes_on_from_the_copy_on_the_master(
     bed: Testbed, ugro: Ugro, project: Callable[..., None]
 ) -> None:
@@ -239,6 +241,7 @@ def test_a_lost_node_is_given_up_and_the_rest_goes_on_from_the_copy_on_the_maste
     until(lambda: ugro("sweep") and not [p for p in bed.gpu1.processes() if "UGRO_RUN" in p.environ])
 
 
+@pytest.mark.long
 def test_a_reboot_is_told_and_the_job_goes_on_once_that_is_approved(
     bed: Testbed, ugro: Ugro, project: Callable[..., None]
 ) -> None:
@@ -264,6 +267,7 @@ def test_a_reboot_is_told_and_the_job_goes_on_once_that_is_approved(
 # Ranks
 
 
+@pytest.mark.long
 def test_a_stopped_rank_is_named_and_its_job_goes_on_once_that_is_approved(
     bed: Testbed, ugro: Ugro, serve: Callable[..., Serve], project: Callable[..., None]
 ) -> None:
@@ -292,6 +296,7 @@ def test_a_stopped_rank_is_named_and_its_job_goes_on_once_that_is_approved(
     assert resident.end() == 0
 
 
+@pytest.mark.long
 def test_a_checkpoint_that_a_kill_tore_is_never_offered(bed: Testbed, ugro: Ugro, project: Callable[..., None]) -> None:
     project(again=SAVES + SAVES_AGAIN)
     job = launched(ugro, "again.py", "--nodes", "gpu1,gpu2")
@@ -310,6 +315,7 @@ def test_a_checkpoint_that_a_kill_tore_is_never_offered(bed: Testbed, ugro: Ugro
     assert said_last(ugro, job) == {"goes on from checkpoint-10.pt True"}
 
 
+@pytest.mark.long
 def test_a_full_disk_under_the_output(bed: Testbed, ugro: Ugro, project: Callable[..., None]) -> None:
     project(fills=SAVES + FILLS_THE_DISK)
     with small_disk(bed.gpu1, "out", 500):
@@ -323,6 +329,7 @@ def test_a_full_disk_under_the_output(bed: Testbed, ugro: Ugro, project: Callabl
     assert said_last(ugro, job) == {"goes on from checkpoint-10.pt True"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("code", [3, 0])
 def test_a_full_disk_under_the_runs_takes_no_exit_code(bed: Testbed, ugro: Ugro, code: int) -> None:
     bed.master.write("inventory.yaml", inventory(GPU1, GPU2))
@@ -334,6 +341,7 @@ def test_a_full_disk_under_the_runs_takes_no_exit_code(bed: Testbed, ugro: Ugro,
         assert [rank["exit_code"] for rank in ranks if rank["node"] == "gpu2"] == [code]
 
 
+@pytest.mark.long
 def test_what_the_scripts_say_of_themselves(bed: Testbed, ugro: Ugro) -> None:
     for name, text in BROKEN.items():
         bed.master.write(f"project/{name}", text)
@@ -379,6 +387,7 @@ def losses(log: str) -> dict[int, str]:
     return {int(step): loss for step, loss in re.findall(r"step (\d+)/\d+ epoch \d+ loss (\S+) ", log)}
 
 
+@pytest.mark.long
 def test_a_training_that_was_interrupted_ends_with_the_loss_of_one_that_was_not(
     bed: Testbed, ugro: Ugro, tmp_path: Path
 ) -> None:

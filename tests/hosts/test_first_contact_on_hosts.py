@@ -101,6 +101,7 @@ def keys_of(host: Host) -> list[str]:
     return host.path(".ssh/authorized_keys").read_text().splitlines()
 
 
+@pytest.mark.long
 def test_adds_a_machine_by_its_password_and_removes_it_again(bed: Testbed, ugro_at_home: Ugro) -> None:
     bed.gpu1.write(".ssh/authorized_keys", "# kept\nssh-ed25519 AAAA another", 0o600)
     inventory = bed.master.path("inventory.yaml")
@@ -131,6 +132,7 @@ def test_adds_a_machine_by_its_password_and_removes_it_again(bed: Testbed, ugro_
     assert inventory.read_text() == before and keys_of(bed.gpu1) == ["# kept", "ssh-ed25519 AAAA another"]
 
 
+@pytest.mark.long
 def test_adds_a_machine_at_a_terminal(bed: Testbed) -> None:
     """An unknown host key, no key of one's own, and two mistyped passwords."""
     for name in ("known_hosts", "id_ed25519", "id_ed25519.pub"):
@@ -168,6 +170,7 @@ def test_logs_in_by_what_sshd_asks_for(bed: Testbed, ugro_at_home: Ugro, lines: 
     assert "a new connection with the key alone logs in" in done.stderr
 
 
+@pytest.mark.long
 def test_adds_a_machine_behind_a_jump_host(bed: Testbed, ugro_at_home: Ugro) -> None:
     """The jump host takes the key, the machine behind it the password."""
     bed.gpu1.write(".ssh/authorized_keys", bed.master.path(".ssh/id_ed25519.pub").read_text(), 0o600)
@@ -219,6 +222,7 @@ def test_names_an_account_that_runs_nothing(bed: Testbed, ugro_at_home: Ugro) ->
     assert "assword" in error["message"] and "has expired" in error["hint"], error
 
 
+@pytest.mark.long
 def test_follows_no_link_without_consent(bed: Testbed, ugro_at_home: Ugro) -> None:
     bed.gpu1.path(".ssh").rmdir()
     bed.gpu1.write("elsewhere/keys", "")

@@ -92,11 +92,13 @@ def ddp(testbed: Testbed, forked: Ugro) -> Ddp:
     return Ddp(done.stdout, job, launch, left, report["network"])
 
 
+@pytest.mark.long
 def test_torch_is_importable_on_every_host(ddp: Ddp) -> None:
     for rank in range(3):
         assert f"[rank {rank}] torch counts 3\n" in ddp.said
 
 
+@pytest.mark.long
 def test_a_ddp_job_on_three_hosts(ddp: Ddp) -> None:
     for rank in range(3):
         assert f"[rank {rank}] rank {rank} of 3 ['a b', '$(touch pwned)']" in ddp.said
@@ -108,6 +110,7 @@ def test_a_ddp_job_on_three_hosts(ddp: Ddp) -> None:
     assert ddp.nothing_left
 
 
+@pytest.mark.long
 def test_ddp_with_a_master_that_is_written_as_loopback(ddp: Ddp) -> None:
     assert exits(ddp.job) == [(0, "gpu-master", 0, None), (1, "gpu1", 0, None), (2, "gpu2", 0, None)]
     assert ddp.network["meets_at"].startswith("10.213.7.1:")
@@ -132,6 +135,7 @@ def test_a_script_that_exits_3_and_a_rank_that_is_killed(bed: Testbed, ugro: Ugr
     assert nothing_left(bed, "job-002")
 
 
+@pytest.mark.long
 def test_cancel_ends_what_resists(bed: Testbed, ugro: Ugro) -> None:
     document(ugro("launch", "stubborn.py", "--json"))
     until(ranks_that_say(ugro, "job-001", "ready"))
@@ -153,6 +157,7 @@ def test_a_node_whose_launch_fails_stops_the_others(bed: Testbed, ugro: Ugro) ->
     assert nothing_left(bed, "job-001")
 
 
+@pytest.mark.long
 def test_a_launch_that_fails_at_the_last_step_stops_those_that_started(bed: Testbed, ugro: Ugro) -> None:
     """gpu2 answers everything until a start is requested; the two others have begun by then."""
     bed.gpu2.install_program("setsid", "#!/bin/sh\nexit 1\n")
@@ -165,6 +170,7 @@ def test_a_launch_that_fails_at_the_last_step_stops_those_that_started(bed: Test
     assert nothing_left(bed, "job-001")
 
 
+@pytest.mark.long
 def test_an_unreachable_node_costs_two_seconds_and_no_verdict(bed: Testbed, start: Start, ugro: Ugro) -> None:
     document(ugro("launch", "late.py", "--json"))
     until(ranks_that_say(ugro, "job-001", "line 1"))
@@ -196,6 +202,7 @@ def test_an_unreachable_node_costs_two_seconds_and_no_verdict(bed: Testbed, star
     assert document(ugro("status", "job-001", "--json"))["state"] == "succeeded"
 
 
+@pytest.mark.long
 def test_following_survives_a_dropped_connection(bed: Testbed, start: Start, ugro: Ugro) -> None:
     follower = start("launch", "late.py", "--follow")
     assert follower.stdout
@@ -215,6 +222,7 @@ def test_following_survives_a_dropped_connection(bed: Testbed, start: Start, ugr
         assert lines == [f"[rank {rank}] {rank} line 1", f"[rank {rank}] {rank} line 2"]
 
 
+@pytest.mark.long
 def test_a_node_that_was_rebooted(bed: Testbed, ugro: Ugro) -> None:
     document(ugro("launch", "quiet.py", "--json"))
     until(ranks_that_say(ugro, "job-001", "ready"))
@@ -225,6 +233,7 @@ def test_a_node_that_was_rebooted(bed: Testbed, ugro: Ugro) -> None:
     assert nothing_left(bed, "job-001")
 
 
+@pytest.mark.long
 def test_host_keys_are_strict_and_trust_is_given_by_hand(bed: Testbed, ugro: Ugro) -> None:
     bed.gpu1.new_host_key()
     made = document(ugro("launch", "quiet.py", "--json"))
@@ -254,6 +263,7 @@ def test_host_keys_are_strict_and_trust_is_given_by_hand(bed: Testbed, ugro: Ugr
     assert {node["error"]["code"] for node in json.loads(unknown.stdout)[1:]} == {"host_key_unknown"}
 
 
+@pytest.mark.long
 def test_two_jobs_never_share_code_and_unchanged_files_stay(bed: Testbed, ugro: Ugro) -> None:
     bed.master.write("project/data.bin", "x" * 100_000)
     bed.master.write("project/write.py", "open('data.bin', 'a').write('changed')\n")

@@ -42,6 +42,7 @@ def uploads(bed: Testbed) -> list[int]:
     return [process.pid for process in bed.gpu1.processes() if f"{bed.gpu1.home}/upload.sh" in process.command]
 
 
+@pytest.mark.long
 def test_what_is_ended_is_named(bed: Testbed, ugro: Ugro) -> None:
     made = document(ugro("launch", "uploads.py", "--json"))
     assert ugro("wait", made["id"]).returncode == 0
@@ -53,6 +54,7 @@ def test_what_is_ended_is_named(bed: Testbed, ugro: Ugro) -> None:
     assert "what it left running was ended: gpu1: sh upload.sh (pid " in shown and "secret" not in shown
 
 
+@pytest.mark.long
 def test_grace_lets_it_end_by_itself(bed: Testbed, start: Start, ugro: Ugro) -> None:
     made = document(ugro("launch", "uploads.py", "--grace", "10m", "--json"))
     waits = until(lambda: (ugro("sweep"), recorded(bed, made["id"])["reason"])[1])
@@ -74,6 +76,7 @@ def test_grace_lets_it_end_by_itself(bed: Testbed, start: Start, ugro: Ugro) -> 
     assert ugro("cancel", "next").returncode == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("end", ["grace", "cancel", "fail"])
 def test_what_outlasts_its_grace_or_is_not_wanted_is_ended(
     bed: Testbed, ugro: Ugro, end: str, request: pytest.FixtureRequest
@@ -92,6 +95,7 @@ def daemons(bed: Testbed) -> list[ProcessView]:
     return [process for process in bed.gpu1.processes() if process.command == ["sleep", "4711"]]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("code", [0, 3])
 def test_a_daemon_that_hides_is_ended(bed: Testbed, ugro: Ugro, code: int) -> None:
     made = document(ugro("launch", "hides.py", "--json", "--", str(code)))
@@ -106,6 +110,7 @@ def test_a_daemon_that_hides_is_ended(bed: Testbed, ugro: Ugro, code: int) -> No
     assert "gpu1" in document(ugro("status", made["id"], "--json"))["gone_from"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("killed", [False, True])
 def test_only_what_is_proved_is_said(bed: Testbed, ugro: Ugro, killed: bool) -> None:
     made = document(ugro("launch", "hides.py", "--nodes", "gpu2,gpu1", "--grace", "1h", "--json", "--", "0"))

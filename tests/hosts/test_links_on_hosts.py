@@ -37,6 +37,7 @@ def sending(bed: Testbed, job: str) -> bool:
     )
 
 
+@pytest.mark.long
 def test_a_transfer_over_a_slow_link_holds_up_no_cancel(bed: Testbed, start: Start, ugro: Ugro) -> None:
     other = launched(bed, ugro, "--nodes", "gpu2")
     code_of(bed, 20)
@@ -53,6 +54,7 @@ def test_a_transfer_over_a_slow_link_holds_up_no_cancel(bed: Testbed, start: Sta
     assert [state(ugro, job) for job in (other, "job-002")] == ["cancelled"] * 2
 
 
+@pytest.mark.long
 def test_a_cable_that_is_out_while_code_is_sent_costs_no_job(bed: Testbed, start: Start, ugro: Ugro) -> None:
     code_of(bed, 10)
     bed.gpu1.limit_rate(4)
@@ -73,6 +75,7 @@ def test_a_cable_that_is_out_while_code_is_sent_costs_no_job(bed: Testbed, start
     assert started(bed) == ["0"]
 
 
+@pytest.mark.long
 def test_ranks_that_a_firewall_keeps_apart_are_told_of(bed: Testbed, ugro: Ugro) -> None:
     bed.master.write("inventory.yaml", inventory(MASTER, GPU1))
     for host in (bed.master, bed.gpu1):
@@ -106,6 +109,7 @@ def process_of(host: Host, word: str) -> int:
     return found.pid
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("killed", "nodes", "rank", "exit_code", "words"),
     [
@@ -140,6 +144,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.long
 def test_a_long_log_over_a_slow_link_holds_up_neither_its_last_lines_nor_a_cancel(bed: Testbed, ugro: Ugro) -> None:
     bed.master.write("project/talks.py", TALKS)
     document(ugro("launch", "talks.py", "--nodes", "gpu1", "--json"))

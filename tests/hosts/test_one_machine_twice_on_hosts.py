@@ -19,6 +19,7 @@ def with_gpus(bed: Testbed, **uuids: str) -> None:
         host.install_program("nvidia-smi", NVIDIA_SMI % uuids.get(host.name, GPUS[host.name]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("gpus", [True, False])
 def test_a_machine_gets_no_job_by_its_second_name(bed: Testbed, ugro: Ugro, gpus: bool) -> None:
     stand_in_for_torch(bed)
@@ -41,6 +42,7 @@ def test_a_machine_gets_no_job_by_its_second_name(bed: Testbed, ugro: Ugro, gpus
     assert any(found["node"] == "gpu1b" and words in found["text"] for found in findings)
 
 
+@pytest.mark.long
 def test_hosts_that_share_a_boot_id_are_told_apart(bed: Testbed, ugro: Ugro) -> None:
     """As containers of one machine do: each has a process table of its own."""
     for host in (bed.gpu1, bed.gpu2):
@@ -51,6 +53,7 @@ def test_hosts_that_share_a_boot_id_are_told_apart(bed: Testbed, ugro: Ugro) -> 
     assert ugro("wait", made["id"]).returncode == 0
 
 
+@pytest.mark.long
 def test_one_gpu_on_two_hosts_is_leased_once(bed: Testbed, ugro: Ugro) -> None:
     with_gpus(bed, gpu2=GPUS["gpu1"])
     bed.master.write("inventory.yaml", inventory(MASTER, GPU1, GPU2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from counting import GPU1, GPU2, inventory, recorded, state
 
 from ugro.testing.commands import Ugro, document, until
@@ -26,6 +27,7 @@ def failed_unseen(bed: Testbed, ugro: Ugro) -> None:
     assert recorded(bed, "job-001")["state"] == "running"
 
 
+@pytest.mark.long
 def test_all_who_judge_a_job_go_by_what_its_nodes_show(bed: Testbed, ugro: Ugro) -> None:
     failed_unseen(bed, ugro)
     assert document(ugro("explain", "job-001", "--json"))["state"] == "failed"
@@ -40,6 +42,7 @@ def test_all_who_judge_a_job_go_by_what_its_nodes_show(bed: Testbed, ugro: Ugro)
     assert recorded(bed, "job-001")["state"] == "running", "who only looks changes nothing"
 
 
+@pytest.mark.long
 def test_a_silent_node_beside_ranks_that_failed_is_told_with_them(bed: Testbed, ugro: Ugro) -> None:
     bed.master.write("inventory.yaml", inventory(GPU1, GPU2))
     bed.master.write("project/leaves.py", LEAVES)
@@ -60,6 +63,7 @@ def test_a_silent_node_beside_ranks_that_failed_is_told_with_them(bed: Testbed, 
     assert REASON in str(recorded(bed, "job-001")["reason"])
 
 
+@pytest.mark.long
 def test_who_acts_on_a_job_finds_it_as_its_nodes_show_it(bed: Testbed, ugro: Ugro) -> None:
     failed_unseen(bed, ugro)
     done = ugro("resume", "job-001", "--from", "0", "--yes")
@@ -71,6 +75,7 @@ def test_who_acts_on_a_job_finds_it_as_its_nodes_show_it(bed: Testbed, ugro: Ugr
     assert ugro("cancel", "job-001").returncode == 0
 
 
+@pytest.mark.long
 def test_a_proposal_is_made_when_somebody_asks_to_approve_it(bed: Testbed, ugro: Ugro) -> None:
     failed_unseen(bed, ugro)
     done = ugro("approve", "job-001")

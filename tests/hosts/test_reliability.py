@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 
+import pytest
 from counting import GPU1, GPU2, MASTER, Serve, Start, inventory, launched, let_go, recorded, started, state
 
 from ugro.testing.commands import Ugro, document, until
@@ -14,6 +15,7 @@ from ugro.testing.testbed.bed import Testbed
 # Several at once
 
 
+@pytest.mark.long
 def test_of_several_sweeps_at_once_one_starts_the_job(bed: Testbed, start: Start, ugro: Ugro) -> None:
     document(ugro("launch", "t.py", "--hold", "--json"))
     document(ugro("release", "job-001", "--json"))
@@ -41,6 +43,7 @@ def test_a_second_serve_says_who_is_there(bed: Testbed, ugro: Ugro, serve: Calla
     assert serve().end() == 0
 
 
+@pytest.mark.long
 def test_ten_submissions_at_once_are_ten_jobs(bed: Testbed, start: Start, ugro: Ugro) -> None:
     ugro("nodes")
     submissions = [start("launch", "t.py", "--hold", "--json", "--name", f"n{number}") for number in range(10)]
@@ -56,6 +59,7 @@ def test_ten_submissions_at_once_are_ten_jobs(bed: Testbed, start: Start, ugro: 
 # Two masters
 
 
+@pytest.mark.long
 def test_a_second_master_is_refused_until_it_takes_over_and_then_the_first_one_waits(
     bed: Testbed, ugro: Ugro, ugro_of: Callable[[str], Ugro]
 ) -> None:
@@ -105,6 +109,7 @@ def test_after_a_cut_the_job_runs_again_and_its_log_goes_on_at_the_right_byte(
     assert started(bed) == ["0", "1", "2"]
 
 
+@pytest.mark.long
 def test_a_job_and_serve_outlive_a_restart_of_sshd(bed: Testbed, ugro: Ugro, serve: Callable[..., Serve]) -> None:
     launched(bed, ugro)
     resident = serve()
@@ -119,6 +124,7 @@ def test_a_job_and_serve_outlive_a_restart_of_sshd(bed: Testbed, ugro: Ugro, ser
     assert resident.end() == 0
 
 
+@pytest.mark.long
 def test_a_reboot_is_told_with_its_job(bed: Testbed, ugro: Ugro, serve: Callable[..., Serve]) -> None:
     launched(bed, ugro)
     resident = serve()
@@ -130,6 +136,7 @@ def test_a_reboot_is_told_with_its_job(bed: Testbed, ugro: Ugro, serve: Callable
     assert not [p for host in bed.hosts.values() for p in host.processes() if "UGRO_RUN" in p.environ]
 
 
+@pytest.mark.long
 def test_a_node_whose_clock_jumps_changes_no_verdict(bed: Testbed, ugro: Ugro) -> None:
     bed.gpu1.install_program(
         "date",
@@ -153,6 +160,7 @@ def test_a_node_whose_clock_jumps_changes_no_verdict(bed: Testbed, ugro: Ugro) -
 # An edited inventory
 
 
+@pytest.mark.long
 def test_serve_watches_a_node_that_left_the_inventory_and_tells_a_broken_edit(
     bed: Testbed, ugro: Ugro, serve: Callable[..., Serve]
 ) -> None:

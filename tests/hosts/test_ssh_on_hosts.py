@@ -61,6 +61,7 @@ print(json.dumps(ssh_command(node, asyncio.run(find_route(node)))))
 """
 
 
+@pytest.mark.long
 def test_a_jump_host_of_the_file_is_passed_with_its_own_key(bed: Testbed, ugro_at_home: Ugro) -> None:
     """gpu2 is known only in F, and reached only through gpu1, which takes a key of its own."""
     for name in ("for the jump", "for_node"):

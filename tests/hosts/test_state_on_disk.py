@@ -74,6 +74,7 @@ def test_a_full_state_disk_is_named_and_everything_goes_on_once_there_is_space(
         assert ugro("wait", "job-001").returncode == 0
 
 
+@pytest.mark.long
 def test_a_full_state_disk_keeps_nobody_from_looking_nor_from_making_room(
     bed: Testbed, ugro_of: Callable[[str], Ugro]
 ) -> None:
@@ -127,6 +128,7 @@ def test_serve_outlives_a_full_state_disk(
         assert resident.end() == 0
 
 
+@pytest.mark.long
 def test_a_job_whose_records_cannot_be_written_does_not_keep_the_others_from_going_on(bed: Testbed, ugro: Ugro) -> None:
     launched(bed, ugro, "--nodes", "gpu-master")
     launched(bed, ugro, "--nodes", "gpu1")
@@ -143,6 +145,7 @@ def test_a_job_whose_records_cannot_be_written_does_not_keep_the_others_from_goi
     assert ugro("wait", "job-001").returncode == 0
 
 
+@pytest.mark.long
 def test_a_full_disk_on_a_node_fails_the_job_and_says_so(bed: Testbed, ugro: Ugro) -> None:
     bed.master.write("inventory.yaml", inventory(MASTER, GPU1, more=", base_dir: ~/runs"))
     bed.master.write("project/data.bin", "x" * 200_000)
@@ -177,6 +180,7 @@ def exit_codes(start: Start, looks: Sequence[Sequence[str]]) -> list[int]:
     return [process.returncode for process in looking]
 
 
+@pytest.mark.long
 def test_looking_at_an_unreachable_cluster_changes_no_byte(bed: Testbed, start: Start, ugro: Ugro) -> None:
     bed.master.write("inventory.yaml", inventory(GPU1, GPU2))
     launched(bed, ugro)

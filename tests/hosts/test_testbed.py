@@ -263,6 +263,7 @@ def test_a_stopped_sshd_keeps_its_sessions(bed: Testbed) -> None:
     assert ask(bed, command("gpu1", "true"))["gpu1"]["status"] == 0
 
 
+@pytest.mark.long
 def test_a_lost_link_is_noticed_and_its_command_lives_on(bed: Testbed) -> None:
     endless = "echo on; exec sleep 1004"
     process = begin(bed, command("gpu1", endless, timeout=300), command("gpu2", endless, timeout=300), keepalive=1)
@@ -333,6 +334,7 @@ def test_a_known_hosts_file_that_makes_no_sense_is_named(bed: Testbed) -> None:
     assert answer["code"] == "key_unusable" and "known_hosts" in answer["message"]
 
 
+@pytest.mark.long
 def test_a_jump_host_is_passed_and_blamed_by_name(bed: Testbed) -> None:
     """gpu2 is reached through gpu1, as ~/.ssh/config says."""
     bed.master.write(".ssh/config", f"Host {bed.gpu2.address}\n  ProxyJump testbed-ob@{bed.gpu1.address}\n", 0o600)

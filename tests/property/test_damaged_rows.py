@@ -262,6 +262,7 @@ def test_a_masters_id_that_is_broken_is_named(tmp_path: Path, content: str) -> N
         assert f"rm {tmp_path / 'master'}" in caught.value.hint
 
 
+@pytest.mark.long
 def test_commands_go_on_beside_damaged_rows_and_name_them(forked: Ugro, tmp_path: Path) -> None:
     filled(tmp_path)
     tables = tables_of(tmp_path)
@@ -414,6 +415,7 @@ async def test_a_row_about_a_node_that_left_and_is_gone_fails_no_tick(tmp_path: 
     assert MetadataStore(home).cleanup.removals() == owed
 
 
+@pytest.mark.long
 @given(mutations())
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_commands_show_no_traceback_whatever_row_is_damaged(

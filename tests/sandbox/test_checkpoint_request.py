@@ -360,6 +360,7 @@ def test_several_people_ask_at_once(ugro: Ugro, sandbox: Sandbox, begun: Begun, 
     assert requests(sandbox) == [] and lives(ugro, name)
 
 
+@pytest.mark.long
 def test_a_job_that_ends_instead_of_saving_is_told(ugro: Ugro, sandbox: Sandbox) -> None:
     ugro("cancel", "deaf")
     launched(ugro, "leaves", "gpu2")

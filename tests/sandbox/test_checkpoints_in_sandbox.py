@@ -97,6 +97,7 @@ def lines(ugro: Ugro, job: str, word: str) -> list[str]:
     return sorted(line["text"] for line in document(ugro("logs", job, "--json")) if line["text"].startswith(word))
 
 
+@pytest.mark.long
 def test_a_job_goes_on_from_what_its_latest_attempt_came_from(ugro: Ugro) -> None:
     job = document(ugro("launch", "branches.py", "--nodes", "gpu1", "--json"))["id"]
     ended(ugro, job, "failed")
@@ -121,6 +122,7 @@ def test_a_job_goes_on_from_what_its_latest_attempt_came_from(ugro: Ugro) -> Non
     assert lines(ugro, job, "from") == ["from 14"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("layout", "name", "kind", "own"),
     [

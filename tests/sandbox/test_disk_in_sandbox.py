@@ -35,6 +35,7 @@ def folders(sandbox: Sandbox) -> set[str]:
     return {path.name for path in sandbox.root.glob("home/*/.ugro/jobs/*")}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_launches_share_code_and_what_they_leave_goes(ugro: Ugro, sandbox: Sandbox, project: Path) -> None:
     for number in (1, 2):

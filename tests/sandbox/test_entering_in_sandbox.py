@@ -60,6 +60,7 @@ def test_runs_a_command_where_a_rank_runs(ugro: Ugro, sandbox: Sandbox, job: str
                     "error": None}  # fmt: skip
 
 
+@pytest.mark.long
 def test_passes_on_what_is_piped_into_it(sandbox: Sandbox, project: Path, job: str, tmp_path: Path) -> None:
     env, data = os.environ | sandbox.environment(), os.urandom(1_000_000)
     (tmp_path / "data").write_bytes(data)

@@ -105,6 +105,7 @@ def lightning_losses(printed: str) -> dict[int, str]:
     return {int(step): loss for step, loss in re.findall(r"^step (\d+)/\d+ loss (\S+)$", printed, re.MULTILINE)}
 
 
+@pytest.mark.long
 def test_the_trainer_is_killed_while_it_saves(ugro: Ugro, sandbox: Sandbox, uninterrupted: dict[str, Path]) -> None:
     job, code = launch(ugro, sandbox, SCRIPTS[0])
     torn = code / "out/checkpoint-20"
@@ -128,6 +129,7 @@ def test_the_trainer_is_killed_while_it_saves(ugro: Ugro, sandbox: Sandbox, unin
     assert checkpoints(ugro, job)["out/checkpoint-20"]["whole"]
 
 
+@pytest.mark.long
 def test_lightning_loses_the_rank_that_saves_nothing(
     ugro: Ugro, sandbox: Sandbox, uninterrupted: dict[str, Path]
 ) -> None:

@@ -27,6 +27,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_outputs_come_by_themselves_and_by_pull(ugro: Ugro, project: Path, sandbox: Sandbox) -> None:
     done = ugro("launch", "train.py", "--outputs", "out/**", "--name", "demo", "--follow")
     kept = Path(sandbox.environment()["UGRO_HOME"]) / "jobs/job-001/outputs"

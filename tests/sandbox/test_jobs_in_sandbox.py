@@ -96,6 +96,7 @@ def test_the_rank_that_failed_first_is_named(
     assert members(sandbox, job["id"]) == []
 
 
+@pytest.mark.long
 def test_explain_tells_the_step_the_last_checkpoint_and_how_to_go_on(ugro: Ugro, project: Path) -> None:
     (project / "saves.py").write_text(
         "import os, sys, time, zipfile\n"
@@ -120,6 +121,7 @@ def test_explain_tells_the_step_the_last_checkpoint_and_how_to_go_on(ugro: Ugro,
     assert f"resume: {found['resume']}   (--batch-size 8 → 4)" in said
 
 
+@pytest.mark.long
 def test_cancel_leaves_nothing(ugro: Ugro, begun: Begun, sandbox: Sandbox) -> None:
     made = document(ugro("launch", "stubborn.py", "--json"))
     until(ranks_that_say(ugro, made["id"], "ready", ranks=2))
@@ -143,6 +145,7 @@ def test_cancel_leaves_nothing(ugro: Ugro, begun: Begun, sandbox: Sandbox) -> No
     assert "had already ended: cancelled" in ugro("cancel", made["id"]).stdout
 
 
+@pytest.mark.long
 def test_a_job_outlives_the_limit_it_was_launched_with(ugro: Ugro, sandbox: Sandbox) -> None:
     made = document(ugro("launch", "quiet.py", "--time", "20s", "--json"))
     until(ranks_that_say(ugro, made["id"], "ready", ranks=2))
@@ -168,6 +171,7 @@ def _extended(ugro: Ugro, job_id: str) -> list[dict[str, Any]]:
     return [event for event in document(ugro("events", job_id, "--json")) if event["kind"] == "extended"]
 
 
+@pytest.mark.long
 def test_killing_the_follower_leaves_the_job_and_logs_go_on(ugro: Ugro, begun: Begun, sandbox: Sandbox) -> None:
     follower = begun("launch", "late.py", "--name", "late", "--follow")
     assert follower.stdout
@@ -191,6 +195,7 @@ def test_killing_the_follower_leaves_the_job_and_logs_go_on(ugro: Ugro, begun: B
         (sandbox.root / "home" / node / "go").unlink()
 
 
+@pytest.mark.long
 def test_the_owners_form_and_the_job_file(ugro: Ugro, project: Path, tmp_path: Path) -> None:
     (tmp_path / "train_production.py").write_text("import sys; print(sys.argv[1:])\n")
     done = ugro(
@@ -283,6 +288,7 @@ def test_looking_changes_no_record_and_a_sweep_is_quiet(ugro: Ugro, sandbox: San
     assert records() == before
 
 
+@pytest.mark.long
 def test_what_each_gpu_did_is_kept_and_shown(ugro: Ugro, sandbox: Sandbox) -> None:
     made = document(ugro("launch", "quiet.py", "--yes", "--json"))
     until(ranks_that_say(ugro, made["id"], "ready", ranks=2))
@@ -306,6 +312,7 @@ def test_what_each_gpu_did_is_kept_and_shown(ugro: Ugro, sandbox: Sandbox) -> No
     assert ugro("cancel", made["id"]).returncode == 0
 
 
+@pytest.mark.long
 def test_a_module_and_a_program_run_as_under_torchrun(ugro: Ugro, project: Path) -> None:
     (project / "pkg").mkdir()
     (project / "pkg/__init__.py").write_text("word = 'café'\n")

@@ -75,6 +75,7 @@ def test_a_command_runs_once_and_knows_of_no_ranks(ugro: Ugro, sandbox: Sandbox)
     assert "bash tell.sh 'a b'" in shown and "none: the command as it was typed" in shown
 
 
+@pytest.mark.long
 def test_a_command_on_each_node_fails_as_a_whole_and_is_resumed(ugro: Ugro) -> None:
     failed = ugro("launch", "--name", "each", "--nodes", "2", "--follow", "--", "bash", "tell.sh", "once")
     assert failed.returncode == 1 and "rank 1 on gpu1 failed first: exit code 7" in failed.stderr
@@ -93,6 +94,7 @@ def test_cancel_proves_that_nothing_of_a_shells_children_remains(ugro: Ugro, san
     assert sleepers(sandbox) == [] and document(ugro("status", "tree", "--json"))["state"] == "cancelled"
 
 
+@pytest.mark.long
 def test_ranks_of_accelerate_meet_over_nodes(ugro: Ugro) -> None:
     launcher = ("--launcher", "accelerate", "--launcher-args", "--mixed_precision no")
     done = ugro("launch", "--name", "gang", *launcher, "--nodes", "2", "--gpus-per-node", "0", "--follow", "gang.py")

@@ -19,6 +19,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_job_gets_the_nodes_with_the_fastest_links_and_why_says_so(ugro: Ugro, sandbox: Sandbox) -> None:
     measured = document(ugro("check", "--network", "--on", "gpu-master,gpu1", "--json"))["network"]["links"]
     links = Links(sandbox.root / "state")

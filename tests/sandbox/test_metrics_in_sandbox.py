@@ -72,6 +72,7 @@ def test_a_curve_has_what_was_printed_and_a_resume_is_a_segment(ugro: Ugro, proj
     assert points(ugro, job, "--attempt", "1")["loss"] == expected
 
 
+@pytest.mark.long
 def test_a_running_job_shows_its_progress(ugro: Ugro, project: Path) -> None:
     (project / "long.py").write_text(
         "import os, time\n"
@@ -108,6 +109,7 @@ if os.environ["RANK"] == "0":
 '''
 
 
+@pytest.mark.long
 def test_the_events_of_tensorboard_are_a_curve(ugro: Ugro, project: Path) -> None:
     (project / "board.py").write_text(BOARD)
     job = document(ugro("launch", "board.py", "--nodes", "gpu2", "--json", "--", "3"))["id"]

@@ -90,6 +90,7 @@ def page(url: str) -> str:
         return text
 
 
+@pytest.mark.long
 def test_serves_a_notebook_with_a_token_of_its_own(ugro: Ugro, sandbox: Sandbox, begun: Begun, tmp_path: Path) -> None:
     done = ugro("notebook", "--node", "gpu1", "--name", "without", "--no-browser")
     assert done.returncode == 1 and "it serves no notebook" in done.stderr
@@ -127,6 +128,7 @@ def test_serves_a_notebook_with_a_token_of_its_own(ugro: Ugro, sandbox: Sandbox,
     assert again.returncode == 2 and "next:  run it again: ugro rerun job-002" in again.stderr
 
 
+@pytest.mark.long
 def test_shows_event_files_in_tensorboard_and_what_comes_later(
     ugro: Ugro, sandbox: Sandbox, project: Path, tmp_path: Path
 ) -> None:

@@ -112,6 +112,7 @@ def test_two_answers_to_one_proposal_are_one_answer(ugro: Ugro, job: str) -> Non
     assert again.returncode == 2 and "nothing is proposed" in again.stderr and attempt(ugro, job) == 1
 
 
+@pytest.mark.long
 def test_a_gpu_that_is_held_is_waited_for_and_told(ugro: Ugro, sandbox: Sandbox, job: str) -> None:
     placed = document(ugro("status", job, "--json"))
     [gpu] = [rank["gpu"] for rank in placed["ranks"]]

@@ -61,6 +61,7 @@ def printed(ugro: Ugro, *words: str) -> str:
     return f"{done.stdout}{done.stderr}"
 
 
+@pytest.mark.long
 def test_a_secret_reaches_its_ranks_and_nothing_else(ugro: Ugro, sandbox: Sandbox, token: str) -> None:
     state, home = Path(sandbox.environment()["UGRO_HOME"]), sandbox.root / "home/gpu1"
     assert "next:  set it: ugro secret set HF_TOKEN" in ugro("launch", "job.yaml").stderr
@@ -80,6 +81,7 @@ def test_a_secret_reaches_its_ranks_and_nothing_else(ugro: Ugro, sandbox: Sandbo
     (home / "go").unlink()
 
 
+@pytest.mark.long
 def test_a_killed_run_leaves_no_file_and_a_removed_secret_keeps_a_job_pending(
     ugro: Ugro, sandbox: Sandbox, token: str
 ) -> None:

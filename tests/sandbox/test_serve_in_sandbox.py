@@ -36,6 +36,7 @@ def serving(begun: Begun) -> Iterator[ForkedProcess]:
             process.communicate()
 
 
+@pytest.mark.long
 def test_serves_the_sandbox_and_finishes_its_tick_at_sigterm(
     serving: ForkedProcess, sandbox: Sandbox, ugro: Ugro
 ) -> None:
@@ -50,6 +51,7 @@ def test_serves_the_sandbox_and_finishes_its_tick_at_sigterm(
     assert "connected to gpu1" in logged and f"{job} succeeded" in logged and "tick 1 took" in logged
 
 
+@pytest.mark.long
 def test_following_continues_where_the_resident_is_killed(serving: ForkedProcess, begun: Begun, ugro: Ugro) -> None:
     job = document(ugro("launch", "counting.py", "--nodes", "2", "--json"))["id"]
     with begun("logs", "-f", job) as following:

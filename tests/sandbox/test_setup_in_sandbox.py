@@ -24,6 +24,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_setup_that_fails_on_one_node_of_two_ends_on_the_other(ugro: Ugro, project: Path) -> None:
     launched = ugro("launch", "train.py", "--follow")
     assert launched.returncode == 1

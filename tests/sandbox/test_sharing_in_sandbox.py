@@ -26,6 +26,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_two_jobs_share_a_gpu_and_one_that_wants_it_alone_waits(ugro: Ugro, tmp_path: Path) -> None:
     stop = tmp_path / "stop"
     on = ("--nodes", "gpu1", "--env", f"STOP={stop}")

@@ -44,6 +44,7 @@ def suggested(text: str) -> list[list[str]]:
     return [shlex.split(found) for found in re.findall(r"\bugro ([a-z][^;`\n]*?)(?=[;`\n]|   |$)", text)]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_every_suggestion_after_a_failure_works_as_printed(ugro: Ugro) -> None:
     jobs = {}

@@ -209,6 +209,7 @@ def told_to_a_follower(begun: Begun, job: str) -> str:
     return told
 
 
+@pytest.mark.long
 def test_a_stopped_rank_of_a_real_gang_is_named_and_let_go_again(ugro: Ugro, sandbox: Sandbox, begun: Begun) -> None:
     made = document(ugro("launch", "job.yaml", "--yes", "--json"))
 

@@ -71,6 +71,7 @@ temperature.gpu, driver_version, name'; echo '{row}' ;; esac"""
     assert list(simulated.iterdir()) == []
 
 
+@pytest.mark.long
 def test_checks_a_simulated_gpu_and_leaves_nothing(
     home: Path, simulated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +123,7 @@ if args.mode == "models":
 """Stands for the script of the jobs: it answers as on a GPU, and runs out of memory with the words of torch."""
 
 
+@pytest.mark.long
 async def test_runs_jobs_and_resumes_after_an_oom_with_half_the_batch(home: Path, simulated: Path) -> None:
     facts = {"python": "3.12.3", "executable": "/x", "torch": "2.13.0", "torch_error": None, "distributed": True}
     more = {"cuda": "13.0", "cuda_available": True, "cuda_error": None, "devices": 1, "nccl": "2.29.7", "archs": ()}

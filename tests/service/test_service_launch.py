@@ -155,6 +155,7 @@ def test_takes_over_a_node_once_that_is_answered(door: Door) -> None:
     assert not planned(door, a_spec(door)).questions
 
 
+@pytest.mark.long
 def test_asks_before_much_is_sent(door: Door) -> None:
     with (door.project / "data.bin").open("wb") as data:
         data.truncate(LARGE_BYTES + 1)

@@ -101,6 +101,7 @@ def test_a_log_that_grows(door: Door) -> None:
     assert door.call(SearchLog(job=job.id, query="and done")).hits[0].text == "begun and done"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("door", ["socket"], indirect=True)  # it writes and reads tens of megabytes
 def test_the_end_of_a_log_that_is_far_behind_comes_first(door: Door) -> None:
     job = door.succeeded("print('begin')\n")

@@ -6,9 +6,12 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 SAYS = "import sys; from ugro.testing import commands; commands.serve(lambda: {'modules': list(sys.modules)})"
 
 
+@pytest.mark.long
 def test_imports_what_commands_need_and_no_script_for_nodes() -> None:
     done = subprocess.run([sys.executable, "-c", SAYS], input="[1, {}]\n", capture_output=True, text=True, check=True)
     modules = json.loads(done.stdout)[1]["modules"]

@@ -39,6 +39,7 @@ from ugro.service.schemas.queue import Hold, Release
 from ugro.testing import builders
 
 
+@pytest.mark.long
 def test_the_pages_are_those_of_the_code_in_any_surroundings(tmp_path: Path) -> None:
     """Width of the terminal, home, state directory and language of the machine that builds them leave no trace."""
     strange = {"COLUMNS": "40", "HOME": str(tmp_path), "UGRO_HOME": str(tmp_path), "LC_ALL": "C", "TZ": "Asia/Tokyo"}

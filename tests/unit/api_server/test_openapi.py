@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
@@ -25,6 +26,7 @@ EXAMPLES = 6
 """Requests to each route; few, since every test run makes them."""
 
 
+@pytest.mark.long
 async def test_answers_as_it_says(served: Served, listening: Listen) -> None:
     served.submit("print(1)\n", hold=True, name="first")
     description = json.loads((await served.get("/openapi.json")).body)

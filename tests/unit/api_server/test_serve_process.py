@@ -69,6 +69,7 @@ def free_port() -> int:
         return int(ear.getsockname()[1])
 
 
+@pytest.mark.long
 async def test_a_page_heals_after_a_kill(inventory: Path, home: Path) -> None:
     """The cookie is still good, the numbers of before are not taken for those of now."""
     port = free_port()
@@ -96,6 +97,7 @@ async def test_a_page_heals_after_a_kill(inventory: Path, home: Path) -> None:
     assert len(set(epochs)) == 2
 
 
+@pytest.mark.long
 async def test_the_usual_port_may_be_taken_and_a_named_one_may_not(inventory: Path, forked: Ugro) -> None:
     with socket.create_server(("127.0.0.1", 0)) as ear:
         ended = await refused(forked, inventory, "--listen", f"127.0.0.1:{ear.getsockname()[1]}")

@@ -308,6 +308,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(home: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "me | 1\n") and "Traceback" not in done.stderr, done.stderr
 
 
+@pytest.mark.long
 def test_closed_and_full_outputs_are_no_traceback(home: Path) -> None:
     (home / "inventory.yaml").write_text("nodes:\n  me: {address: 127.0.0.1, local: true}\n")
     for redirected in (">&-", "> /dev/full", "2>&- >&-"):

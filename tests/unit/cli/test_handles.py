@@ -230,6 +230,7 @@ def on_terminal(master: Master, answers: dict[str, str], *words: str, **env: str
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown
 
 
+@pytest.mark.long
 def test_opens_an_editor_and_asks_before_it_changes_the_job(master: Master, tmp_path: Path) -> None:
     master.ugro("launch", "t.py", "--hold", "--time", "1h", "--", "--lr", "1")
     editor = tmp_path / "editor"
@@ -246,6 +247,7 @@ def test_opens_an_editor_and_asks_before_it_changes_the_job(master: Master, tmp_
     assert len(master.json("events", "1")) == 2
 
 
+@pytest.mark.long
 def test_draws_the_status_again_until_the_job_has_ended(master: Master) -> None:
     held(master, "one")
     master.ugro("cancel", "one")

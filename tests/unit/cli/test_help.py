@@ -43,6 +43,7 @@ def test_refuses_what_is_no_command(forked: Ugro, home: Path, words: tuple[str, 
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_writes_a_page_of_each_command_that_man_reads(forked: Ugro, home: Path) -> None:
     told = forked("help", "--man", str(home / "man"), cwd=home).stdout
     written = {path.name: path for path in (home / "man" / "man1").iterdir()}

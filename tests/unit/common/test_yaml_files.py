@@ -300,6 +300,7 @@ DOCUMENTS = st.dictionaries(
 )
 
 
+@pytest.mark.long
 @pytest.mark.skipif(LOADER is yaml.SafeLoader, reason="PyYAML was built without libyaml")
 @given(DOCUMENTS, st.booleans(), st.sampled_from([None, "'", '"']))
 @settings(max_examples=200)
@@ -362,6 +363,7 @@ def test_every_mistake_in_an_inventory_is_in_our_words(
     assert not NOT_OURS.search(said_of(load_inventory, path, {"nodes": {"a": {"address": "h"} | defaults}}))
 
 
+@pytest.mark.long
 @given(st.dictionaries(st.sampled_from(["channels", "rules", "to"]), VALUES | st.lists(st.dictionaries(
     st.sampled_from(["when", "to", "jobs", "quiet"]), VALUES)) | st.dictionaries(st.just("phone"), st.dictionaries(
     st.sampled_from(["url", "url_env"]), VALUES))))  # fmt: skip

@@ -128,6 +128,7 @@ def test_two_ranks_learn(whole_run: Path) -> None:
     ]
 
 
+@pytest.mark.long
 def test_a_resumed_run_repeats_the_uninterrupted_one(whole_run: Path, tmp_path: Path, warm: str) -> None:
     kept = tmp_path / "checkpoints"
     kept.mkdir()
@@ -145,6 +146,7 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(whole_run: Path, tmp_path: 
     assert_same_weights(kept / "checkpoint-40.pt", whole_run / "checkpoints" / "checkpoint-40.pt")
 
 
+@pytest.mark.long
 def test_shares_of_the_batch_do_not_change_what_is_learned(whole_run: Path, tmp_path: Path) -> None:
     """The launch is UGRO's: rank.py hands each rank its share. 16 windows a step, now 13 + 3 instead of 8 + 8."""
     folder = tmp_path / "run"

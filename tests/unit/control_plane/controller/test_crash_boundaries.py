@@ -216,6 +216,7 @@ main()
 """
 
 
+@pytest.mark.long
 def test_a_resident_outlives_bugs_and_broken_files(master: Master) -> None:
     master.describe(keys=f"python: {write_python(master.root / 'python')}")
     store = MetadataStore(master.home)

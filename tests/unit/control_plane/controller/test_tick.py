@@ -321,6 +321,7 @@ async def test_a_removed_node_is_watched_and_drained_until_its_job_ends(bed: Bed
     assert not bed.store.config.drains()
 
 
+@pytest.mark.long
 async def test_priority_holds_dependencies_and_times(bed: Bed) -> None:
     blocker = await bed.until(bed.submit(STAY, nodes=("a",)), JobState.RUNNING)
     low, high = bed.submit(STARTED, nodes=("a",)), bed.submit(STARTED, priority=5, nodes=("a",))

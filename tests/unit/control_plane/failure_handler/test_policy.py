@@ -310,6 +310,7 @@ async def test_a_hang_is_ended_by_consent_once_it_was_told_for_long(bed: Bed) ->
     await bed.until(submitted, JobState.CANCELLED)
 
 
+@pytest.mark.long
 async def test_a_hang_waits_for_a_word_where_nobody_consented(bed: Bed) -> None:
     submitted = bed.submit(STAY)
     running = await bed.until(submitted, JobState.RUNNING)

@@ -120,6 +120,7 @@ async def test_where_the_copies_are_close_they_serve(logs: JobLogs, run_dir: Pat
     assert not (tmp_path / "window").exists()
 
 
+@pytest.mark.long
 async def test_a_whole_long_log_is_brought_and_read_in_bounded_memory(
     logs: JobLogs, run_dir: Path, tmp_path: Path
 ) -> None:
@@ -164,6 +165,7 @@ async def test_a_log_that_grows_on_ends_the_bringing(logs: JobLogs, node: Counti
 BAR = b"".join(b"\r%3d%%|####      | %d/100000" % (number % 100, number) for number in range(100_000))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("content", "first", "last"),
     [

@@ -269,6 +269,7 @@ def replace_program(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(network_trial, "load", lambda _: text)
 
 
+@pytest.mark.long
 async def test_two_nodes(pair: Inventory, home: Path) -> None:
     measured = await trial(pair, home)
     assert [finding for finding in measured.findings if finding.level == Level.PROBLEM] == []

@@ -79,6 +79,7 @@ def here(python: str) -> LocalTransport:
     return LocalTransport(builders.this_machine(python=python))
 
 
+@pytest.mark.long
 async def test_the_speed_of_this_machine(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     soon = load("speed/speed.py").replace("WARM_UP = 1.0", "WARM_UP = 0.1").replace("MEASURED = 2.0", "MEASURED = 0.2")
@@ -88,6 +89,7 @@ async def test_the_speed_of_this_machine(home: Path, monkeypatch: pytest.MonkeyP
     assert all(each.name and each.steps_per_second > 0 for each in measured)
 
 
+@pytest.mark.long
 async def test_a_gpu_that_is_not_there(home: Path) -> None:
     pytest.importorskip("torch")
     with pytest.raises(NodeRefused, match="torch sees 0 of the 1 GPUs asked for"):

@@ -31,6 +31,7 @@ async def look(bed: Bed, job: Job) -> Told:
     return told(bed.store.jobs.spec(job.id), seen.runs[job.id])
 
 
+@pytest.mark.long
 async def test_a_running_job_outlives_the_limit_it_was_started_with(bed: Bed) -> None:
     job = await bed.until(bed.submit(WAITS, time_limit=4.0, time_warning=0.5), JobState.RUNNING)
     _, before, limit = extend(bed.store, job.id, 600, add=True)

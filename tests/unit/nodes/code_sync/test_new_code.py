@@ -276,6 +276,7 @@ def dying(monkeypatch: pytest.MonkeyPatch, step: int) -> list[str]:
     return done
 
 
+@pytest.mark.long
 async def test_a_replacement_that_is_cut_short_anywhere_is_carried_on(
     work: Path, home: Path, node: LocalTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,6 +90,7 @@ def index(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.long
 async def test_makes_one_with_venv_and_pip_where_there_is_no_uv(node: LocalTransport, index: str, home: Path) -> None:
     lines: list[str] = []
     path = await make(node, recipe(index), None, lines.append)

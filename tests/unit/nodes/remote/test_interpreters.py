@@ -62,6 +62,7 @@ def said(kind: str, payload: object) -> str:
     return json.dumps({"ugro": 1, "kind": kind, "payload": payload})
 
 
+@pytest.mark.long
 async def test_tries_each_interpreter_where_people_have_them(node: LocalTransport, put: Put, home: Path) -> None:
     mine = home / "mine"
     mine.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')

@@ -442,6 +442,7 @@ async def test_a_mended_script_goes_on_from_the_checkpoint(bed: KeptBed) -> None
         assert (bed.home / node / "jobs/job-001/code.sha256").read_text().strip() == ended.code.digest
 
 
+@pytest.mark.long
 async def test_an_attempt_after_that_has_the_same_code_unless_it_is_asked_for_other(bed: KeptBed) -> None:
     job = await broken(bed)
     (bed.project / "new.py").write_text("raise RuntimeError('not mended yet')")
@@ -462,6 +463,7 @@ async def test_an_attempt_after_that_has_the_same_code_unless_it_is_asked_for_ot
     assert said(bed, 1, 4)[2] == "at last"
 
 
+@pytest.mark.long
 async def test_a_node_that_missed_new_code_gets_it_when_it_is_launched_on_and_a_new_one_just_has_it(
     bed: KeptBed,
 ) -> None:
@@ -559,6 +561,7 @@ def dying_after(steps: int, ran: list[list[str]]) -> Callable[..., Awaitable[Out
     return dying
 
 
+@pytest.mark.long
 async def test_a_controller_that_is_killed_anywhere_is_carried_on_to_the_new_code(
     bed: KeptBed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -110,6 +110,7 @@ def test_accelerate_gets_its_machine_rank_and_sizes() -> None:
     assert "--multi_gpu" not in accelerate_options(replace(plan, nnodes=1, nproc=1)), "which it refuses for one process"
 
 
+@pytest.mark.long
 def test_accelerate_knows_the_options_that_it_is_given() -> None:
     """The installed one reads them as they are meant."""
     plan = replace(GANG, launcher="accelerate", launcher_args=("--mixed_precision", "bf16"))
