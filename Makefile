@@ -11,8 +11,9 @@ unexport PYTHONPATH PYTHONHOME PYTHONOPTIMIZE PYTHONDONTWRITEBYTECODE PYTHONSAFE
 
 PYTEST = $(BIN)/python -X utf8 -m pytest -q -rs -p no:cacheprovider $(CHOICE)
 
-# What is run side by side, in this order: those that also wait begin early, those that only compute fill the end.
-SESSIONS := test-sandbox test-hosts-a test-hosts-l test-rest test-unit test-control-plane check
+# What is run side by side, in this order: the longest begin early. Each takes one processor at most, so none may be long.
+SESSIONS := test-sandbox test-hosts-a test-control-plane test-service test-hosts-l test-commands test-unit test-controller \
+	test-rest check
 
 .PHONY: demo gpu-check test test-all $(SESSIONS) docs picture chaos bench clean
 
@@ -31,12 +32,26 @@ test test-all: $(VENV)/.test
 	@$(MAKE) --no-print-directory --jobs=4 --keep-going --output-sync 'CHOICE=$(CHOICE)' $(SESSIONS)
 
 ON_SANDBOX := tests/browser/test_dashboard_on_sandbox.py
+CONTROLLER := tests/unit/control_plane/controller
+COMMANDS   := tests/unit/cli tests/unit/api_server
 
 test-sandbox: $(VENV)/.test
 	$(PYTEST) tests/sandbox $(ON_SANDBOX)
 
 test-control-plane: $(VENV)/.test
-	$(PYTEST) tests/unit/control_plane
+	$(PYTEST) --ignore=$(CONTROLLER) tests/unit/control_plane
+
+test-controller: $(VENV)/.test
+	$(PYTEST) $(CONTROLLER)
+
+test-commands: $(VENV)/.test
+	$(PYTEST) $(COMMANDS)
+
+test-unit: $(VENV)/.test
+	$(PYTEST) $(foreach others,tests/unit/control_plane $(COMMANDS),--ignore=$(others)) tests/unit
+
+test-service: $(VENV)/.test
+	$(PYTEST) tests/service
 
 test-hosts-a: $(VENV)/.test
 	$(PYTEST) tests/hosts/test_[a-k]*.py
@@ -44,11 +59,8 @@ test-hosts-a: $(VENV)/.test
 test-hosts-l: $(VENV)/.test
 	$(PYTEST) tests/hosts/test_[l-z]*.py
 
-test-unit: $(VENV)/.test
-	$(PYTEST) --ignore=tests/unit/control_plane tests/unit
-
 test-rest: $(VENV)/.test
-	$(PYTEST) $(foreach others,sandbox hosts unit,--ignore=tests/$(others)) --ignore=$(ON_SANDBOX) tests
+	$(PYTEST) $(foreach others,sandbox hosts service unit,--ignore=tests/$(others)) --ignore=$(ON_SANDBOX) tests
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -27,12 +27,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.long
-def test_outputs_come_by_themselves_and_by_pull(ugro: Ugro, project: Path, sandbox: Sandbox) -> None:
+@pytest.fixture(scope="module")
+def launched(ugro: Ugro) -> str:
+    """Run a job that writes outputs, `demo`. Return what its launch printed."""
     done = ugro("launch", "train.py", "--outputs", "out/**", "--name", "demo", "--follow")
-    kept = Path(sandbox.environment()["UGRO_HOME"]) / "jobs/job-001/outputs"
     assert done.returncode == 0
-    assert f"job-001 succeeded\noutputs: 7 files (98 KiB) in {kept}\n" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.long
+def test_outputs_come_by_themselves_and_by_pull(ugro: Ugro, project: Path, sandbox: Sandbox, launched: str) -> None:
+    kept = Path(sandbox.environment()["UGRO_HOME"]) / "jobs/job-001/outputs"
+    assert f"job-001 succeeded\noutputs: 7 files (98 KiB) in {kept}\n" in launched
     assert f"7 files (98 KiB) in {kept}" in ugro("status", "demo").stdout
     listed = ugro("ls", "demo", "out").stdout
     assert listed.count("out/same") == 3 and "gpu1: ~/.ugro/jobs/job-001/code/out" in listed
@@ -53,6 +59,7 @@ def test_outputs_come_by_themselves_and_by_pull(ugro: Ugro, project: Path, sandb
     assert [(one["path"], one["same_on"]) for one in document_of["files"]] == [("out/same", ["gpu1", "gpu2"])]
 
 
+@pytest.mark.usefixtures("launched")
 def test_says_what_is_wrong_and_what_came(ugro: Ugro, project: Path, sandbox: Sandbox) -> None:
     for words, message, hint in (
         (("pull", "demo", "no"), "job-001 has nothing named no", "ugro ls job-001"),
