@@ -202,9 +202,8 @@ class Guard:
             return Caller(role, False, knock.address) if role else self.wrong_token(knock.address)
         cookie = _cookie(knock, cookie_name(knock.host[1]))
         if cookie is None:
-            hint = (
-                'open the dashboard again: ugro dashboard; in scripts: -H "Authorization: Bearer $(cat ~/.ugro/token)"'
-            )
+            header = '-H "Authorization: Bearer $(cat ${UGRO_HOME:-~/.ugro}/token)"'
+            hint = f"open the dashboard again: ugro dashboard; in scripts: {header}"
             return _unknown("a token is needed", hint)
         if role := self._tokens.role_of_cookie(cookie):
             return Caller(role, True, knock.address, cookie.rpartition(".")[0])

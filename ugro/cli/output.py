@@ -30,8 +30,8 @@ INDENT, READABLE = 4, 40
 """Indent a continuation line by `INDENT` cells where fewer than `READABLE` would be left beside the prefix."""
 
 _COMMAND = re.compile(r"`[^`]*`|(?<=: )(?:ugro|cp|rm|mv|kill|ssh-keygen) [^;`)]*")
-_KEPT = "\0"
-"""Stands for a space where no line ends; printable text has none."""
+_KEPT = "\ue000"
+"""Stands for a space where no line ends, and is as wide as one; no text has a character for private use."""
 
 RANK_COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_red", "bright_cyan", "bright_green")
 STATE_STYLES = {

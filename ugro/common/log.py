@@ -24,14 +24,15 @@ RECORD_LIMIT = 32 * 2**10
 
 LOGGERS = ("ugro", "asyncio")
 
-_NAME = r"[\w-]*(?:token|secret|passw(?:or)?d|api[_-]?key|credential)[\w-]*"
+# Each is bounded: the time that a search takes is linear in the text, whatever a request brings.
+_NAME = r"(?:token|secret|passw(?:or)?d|api[_-]?key|credential)[\w-]{0,64}"
 
 _SECRETS = (
-    (re.compile(r"\b[a-zA-Z][a-zA-Z0-9+.-]*://\S+"), "(address hidden)"),
-    (re.compile(r"input_value=.*?, input_type="), "input_value=(hidden), input_type="),
+    (re.compile(r"\b[a-zA-Z][a-zA-Z0-9+.-]{0,30}://\S+"), "(address hidden)"),
+    (re.compile(r"input_value=.{0,1000}?, input_type="), "input_value=(hidden), input_type="),
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+"), r"\1 (hidden)"),
     (re.compile(rf"(?i)({_NAME}['\"]?\s*[=:]\s*)\S+"), r"\1(hidden)"),
-    (re.compile(rf"(?i)(--{_NAME}\s+)\S+"), r"\1(hidden)"),
+    (re.compile(rf"(?i)((?<![\w-])--[\w-]{{0,64}}{_NAME}\s+)\S+"), r"\1(hidden)"),
 )
 
 
@@ -69,7 +70,17 @@ class _Formatter(logging.Formatter):
         self._mask = mask
 
     def format(self, record: logging.LogRecord) -> str:
-        return without_secrets(self._mask(super().format(record)))
+        return without_secrets(self._mask(_bounded(super().format(record))))
+
+
+def _bounded(text: str) -> str:
+    """Leave out the middle of a long text, and the words at the gap: of a secret, half a word would not be known."""
+    if len(text) <= RECORD_LIMIT:
+        return text
+    head, tail = text[: RECORD_LIMIT // 2], text[-RECORD_LIMIT // 2 :]
+    end = max(map(head.rfind, " \n")) + 1
+    begin = min((at for at in map(tail.find, " \n") if at >= 0), default=len(tail))
+    return f"{head[:end]}\n...\n{tail[begin:]}"
 
 
 class _File(logging.Handler):

@@ -199,7 +199,7 @@ def _from_file(path: Path, script_args: tuple[str, ...], given: dict[str, Any], 
 def _after_options(said: LaunchLine) -> str:
     """Return the command where the script stands behind options that are its own; nothing where none of them is one."""
     for number, word in enumerate(said.words):
-        if word.endswith((".py", ".sh", ".yaml", ".yml")) and Path(word).is_file():
+        if word.endswith((".py", ".sh", ".yaml", ".yml")) and os.path.isfile(word):
             args = (*said.words[:number], *said.words[number + 1 :], *said.script_args)
             return f"put the script's arguments after --: {line(Path(), Foreign(word, args), said.start)}"
     return ""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 from ugro import __version__
@@ -140,6 +141,11 @@ async def test_says_what_is_wrong_in_json(served: Served) -> None:
         answer = await served.post("/nodes/here/drain", body)
         assert (code(answer), answer.json["error"]["message"]) == ((422, "malformed"), said), body
     assert code(await served.post("/nodes/here/drain", {"reason": "x"}, content_type="text/plain"))[0] == 422
+
+
+async def test_a_name_that_no_file_can_have_is_one_that_is_not_there(served: Served, tmp_path: Path) -> None:
+    answer = await served.post("/jobs", {"spec": {"script": "f" * 100_000, "workdir": str(tmp_path)}})
+    assert answer.status == 400 and answer.json["error"]["message"].startswith(f"there is no script '{'f' * 255}…' in ")
 
 
 async def test_reports_a_bug_without_its_traceback(served: Served, monkeypatch: Any) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ugro.common import log
-from ugro.common.log import path_of, without_secrets
+from ugro.common.log import RECORD_LIMIT, path_of, without_secrets
 from ugro.common.models.job import Job
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.testing.cluster import Master
@@ -125,6 +125,16 @@ def test_hides_what_a_record_says_that_is_refused(tmp_path: Path) -> None:
         LOGGER.exception("refused")
     said = path_of(tmp_path).read_text()
     assert "hunter2" not in said and "no_such_key" in said
+
+
+@pytest.mark.parametrize("part", ["f", "a.", "token", "-", "input_value="])
+def test_a_text_of_any_length_is_searched_in_linear_time_and_cut_between_words(tmp_path: Path, part: str) -> None:
+    text = part * (1_000_000 // len(part))
+    without_secrets(text)
+    log.start(tmp_path, "info")
+    LOGGER.error("begins %s token=hunter2 %s ends", text[: RECORD_LIMIT // 2 - 60], text)
+    written = path_of(tmp_path).read_text()
+    assert "begins " in written and "\n...\n" in written and written.endswith(" ends\n") and "hunter" not in written
 
 
 def test_hides_nothing_else() -> None:

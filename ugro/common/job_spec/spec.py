@@ -387,7 +387,7 @@ class JobSpec(Config):
             choices = choices if _in_directory(self.script) or self.script not in choices else choices[1:]
         else:
             choices = [self.script] if not self.no_python or _in_directory(self.script) else []
-        return next((os.path.normpath(choice) for choice in choices if (directory / choice).is_file()), None)
+        return next((os.path.normpath(choice) for choice in choices if os.path.isfile(directory / choice)), None)
 
 
 def _in_directory(program: str) -> bool:

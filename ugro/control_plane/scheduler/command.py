@@ -15,6 +15,9 @@ from ugro.control_plane.scheduler.launch_line import START, Foreign, line, trans
 
 NAME_ONE = "name one of the working directory, or none: then the inventory's 'script' counts"
 
+LONGEST_NAME = 255
+"""Bytes of the name of a file on Linux."""
+
 
 def source_text(directory: Path, spec: JobSpec) -> str:
     """The text of what a job runs; nothing where it is not in that folder."""
@@ -23,6 +26,12 @@ def source_text(directory: Path, spec: JobSpec) -> str:
         return (directory / source).read_text(encoding="utf-8", errors="replace") if source else ""
     except OSError:
         return ""
+
+
+def _shortened(name: str) -> str:
+    """Return a name for a message, as a file can have it at most."""
+    shown = printable(name)
+    return shown if len(shown) <= LONGEST_NAME else shown[:LONGEST_NAME] + "…"
 
 
 def require_source(directory: Path, spec: JobSpec, otherwise: str = "", start: Sequence[str] = START) -> str | None:
@@ -34,10 +43,10 @@ def require_source(directory: Path, spec: JobSpec, otherwise: str = "", start: S
         InputError: it is not, or it cannot.
     """
     source = spec.source(directory)
-    name, where = printable(spec.script), directory.resolve()
+    name, where = _shortened(spec.script), directory.resolve()
     if spec.module:
         package = spec.script.partition(".")[0]
-        if source is None and (directory / package).is_dir():
+        if source is None and os.path.isdir(directory / package):
             hint = f"{where / package} is there: is its name or one in it misspelt?"
             raise InputError(f"there is no module {name!r} in {where}", otherwise or hint)
         return source
@@ -74,10 +83,10 @@ def _require_program(directory: Path, spec: JobSpec, otherwise: str, start: Sequ
         InputError: it is not, or it is not executable.
     """
     name, here = printable(spec.script), directory / spec.script
-    if "/" in spec.script and not spec.script.startswith("/") and here.is_file():
+    if "/" in spec.script and not spec.script.startswith("/") and os.path.isfile(here):
         if not os.access(here, os.X_OK):
             raise InputError(f"{name} is not executable", f"chmod +x {shlex.quote(str(directory / spec.script))}")
-    elif "/" not in spec.script and here.is_file() and shutil.which(spec.script) is None:
+    elif "/" not in spec.script and os.path.isfile(here) and shutil.which(spec.script) is None:
         hint = f"without a path, a program is looked for in the PATH of the nodes: name it ./{name}"
         if spec.launcher == "none":
             with_what = "python" if here.suffix == ".py" else "bash"

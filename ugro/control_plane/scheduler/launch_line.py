@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -58,7 +59,7 @@ def plain(words: Sequence[str], start: Sequence[str] = START) -> str:
 def line(directory: Path, foreign: Foreign, start: Sequence[str] = START) -> str:
     """The words to type in that directory; `start` has those that begin it, with the options that were given."""
     how = ["-m"] if foreign.module else ["--no-python"] if foreign.no_python else []
-    in_place = foreign.no_python and "/" not in foreign.what and (directory / foreign.what).is_file()
+    in_place = foreign.no_python and "/" not in foreign.what and os.path.isfile(directory / foreign.what)
     what = f"./{foreign.what}" if in_place else foreign.what
     own = [
         word
@@ -79,7 +80,7 @@ def translated(directory: Path, words: Sequence[str], said: Foreign, start: Sequ
     """
     program, *rest = words
     name = Path(program).name
-    if (directory / program).is_file():
+    if os.path.isfile(directory / program):
         return ""
     if _PYTHON.fullmatch(name) or name in _LAUNCHERS:
         if foreign := _taken_apart(name, rest, said):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -85,7 +86,7 @@ def require_inputs(directory: Path, spec: JobSpec, selection: CodeSelection) -> 
         if name in selection.files:
             continue
         what = "python: uv" if spec.python == "uv" else "setup.inputs"
-        if not (directory / name).is_file():
+        if not os.path.isfile(directory / name):
             hint = "make it: uv lock" if name == "uv.lock" else "correct its path, or make it"
             raise InputError(f"{what} needs {visible(name)}, which is not in {visible(str(directory.resolve()))}", hint)
         raise InputError(
