@@ -124,6 +124,7 @@ def launched(ugro: Ugro, *words: str) -> str:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.long
 def test_a_run_is_watched_searched_and_cancelled(page: Page, ugro: Ugro, served: Served) -> None:
     job = launched(ugro, "--nodes", "2", "--name", "vit-large")
     page.keyboard.press("g")

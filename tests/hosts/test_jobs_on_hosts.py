@@ -233,6 +233,7 @@ def test_a_node_that_was_rebooted(bed: Testbed, ugro: Ugro) -> None:
     assert nothing_left(bed, "job-001")
 
 
+@pytest.mark.long
 def test_host_keys_are_strict_and_trust_is_given_by_hand(bed: Testbed, ugro: Ugro) -> None:
     bed.gpu1.new_host_key()
     made = document(ugro("launch", "quiet.py", "--json"))

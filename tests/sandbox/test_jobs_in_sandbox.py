@@ -121,6 +121,7 @@ def test_explain_tells_the_step_the_last_checkpoint_and_how_to_go_on(ugro: Ugro,
     assert f"resume: {found['resume']}   (--batch-size 8 → 4)" in said
 
 
+@pytest.mark.long
 def test_cancel_leaves_nothing(ugro: Ugro, begun: Begun, sandbox: Sandbox) -> None:
     made = document(ugro("launch", "stubborn.py", "--json"))
     until(ranks_that_say(ugro, made["id"], "ready", ranks=2))

@@ -46,6 +46,7 @@ def printed(ugro: Ugro, job: str) -> list[list[float]]:
     return [[float(text.split("/")[0][5:]), float(text.split()[3])] for text in lines if text.startswith("step ")]
 
 
+@pytest.mark.long
 def test_a_curve_has_what_was_printed_and_a_resume_is_a_segment(ugro: Ugro, project: Path) -> None:
     mark = project / "failed-once"
     job = document(ugro("launch", "train.py", "--nodes", "gpu1,gpu2", "--json", "--", "40", str(mark)))["id"]

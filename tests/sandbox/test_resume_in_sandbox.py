@@ -47,6 +47,7 @@ def on_nodes(sandbox: Sandbox) -> dict[str, set[str]]:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_a_mended_script_goes_on_from_the_checkpoint(ugro: Ugro, sandbox: Sandbox, project: Path) -> None:
     failed = ugro("launch", "train.py", "--nodes", "2", "--follow")
     assert failed.returncode == 1
