@@ -70,17 +70,7 @@ class _Formatter(logging.Formatter):
         self._mask = mask
 
     def format(self, record: logging.LogRecord) -> str:
-        return without_secrets(self._mask(_bounded(super().format(record))))
-
-
-def _bounded(text: str) -> str:
-    """Leave out the middle of a long text, and the words at the gap: of a secret, half a word would not be known."""
-    if len(text) <= RECORD_LIMIT:
-        return text
-    head, tail = text[: RECORD_LIMIT // 2], text[-RECORD_LIMIT // 2 :]
-    end = max(map(head.rfind, " \n")) + 1
-    begin = min((at for at in map(tail.find, " \n") if at >= 0), default=len(tail))
-    return f"{head[:end]}\n...\n{tail[begin:]}"
+        return without_secrets(self._mask(super().format(record)))
 
 
 class _File(logging.Handler):

@@ -128,7 +128,7 @@ def test_hides_what_a_record_says_that_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["f", "a.", "token", "-", "input_value="])
-def test_a_text_of_any_length_is_searched_in_linear_time_and_cut_between_words(tmp_path: Path, part: str) -> None:
+def test_a_text_of_any_length_is_searched_in_linear_time_and_then_cut(tmp_path: Path, part: str) -> None:
     text = part * (1_000_000 // len(part))
     without_secrets(text)
     log.start(tmp_path, "info")
